@@ -1,0 +1,1 @@
+"""Flax modules; each returns plain arrays or an `Encoded`."""

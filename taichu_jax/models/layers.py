@@ -1,0 +1,101 @@
+"""Small layers that every model uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+
+@struct.dataclass
+class Encoded:
+    """What every encoder returns.
+
+    Attributes:
+      tokens: [B, N, D], the last layer's states, normalised.
+      mask: bool [B, N], true where there is a real token, frame or patch.
+      layers: hidden states [B, N, D] of the input (first) and of every block, for probes.
+      rate: tokens per second (audio), or per pixel row (images), or 1 (text); static.
+    """
+
+    tokens: jax.Array
+    mask: jax.Array
+    layers: tuple[jax.Array, ...] = ()
+    rate: float = struct.field(pytree_node=False, default=1.0)
+
+
+class Dense(nn.Module):
+    """x W + b on the last axis.
+
+    Leading axes are flattened first: on CPUs the weight gradient of a three-dimensional input is
+    computed from a transposed copy, at half the speed.
+    """
+
+    features: int
+    use_bias: bool = True
+    kernel_init: Callable = nn.initializers.truncated_normal(0.02)
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        flat = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
+        if self.use_bias:
+            flat += self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
+        return flat.reshape(*x.shape[:-1], self.features)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation (arXiv 1607.06450) over the last axis, computed in float32."""
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        x32 = x.astype(jnp.float32)
+        mean = x32.mean(-1, keepdims=True)
+        variance = jnp.square(x32 - mean).mean(-1, keepdims=True)
+        normal = (x32 - mean) * jax.lax.rsqrt(variance + self.epsilon)
+        return (normal * scale.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
+
+
+class Dropout(nn.Module):
+    """Inverted dropout; active exactly when the caller supplies a 'dropout' rng."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.rate == 0.0 or not self.has_rng("dropout"):
+            return x
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, x.shape)
+        return jnp.where(keep, x / (1.0 - self.rate), 0.0).astype(x.dtype)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Exact GELU (arXiv 1606.08415), 0.5 x (1 + erf(x / sqrt 2))."""
+    return 0.5 * x * (1.0 + jax.lax.erf(x * 2.0**-0.5))
+
+
+def sinusoid(length: int, width: int) -> jax.Array:
+    """Fixed positions [length, width] of arXiv 1706.03762, sines first, then cosines."""
+    rate = jnp.exp(-jnp.log(10_000.0) * jnp.arange(width // 2) / max(1, width // 2 - 1))
+    angle = jnp.arange(length)[:, None] * rate[None]
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def sinusoid_2d(rows: int, columns: int, width: int) -> jax.Array:
+    """Fixed positions [rows * columns, width] of a grid: half the width for each axis (MAE, MoCo v3)."""
+    y = jnp.repeat(sinusoid(rows, width // 2), columns, axis=0)
+    x = jnp.tile(sinusoid(columns, width // 2), (rows, 1))
+    return jnp.concatenate([y, x], axis=-1)
+
+
+def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean of x [B, N, D] over the positions where mask [B, N] is true; 0 where there is none."""
+    weight = mask[..., None].astype(x.dtype)
+    return (x * weight).sum(1) / jnp.maximum(weight.sum(1), 1)

@@ -1,0 +1,115 @@
+"""Text: a bidirectional (or causal) encoder and a decoder that attends over an encoder's states."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from taichu_jax.models.layers import Dense, Dropout, Encoded, LayerNorm, gelu
+from taichu_jax.models.transformer import Transformer
+
+
+class TextEncoder(nn.Module):
+    """Token and position embeddings, then a transformer; logits through the tied embedding.
+
+    Attributes:
+      vocab_size: number of token ids.
+      length: the longest input, in tokens.
+      causal: true for a language model that reads left to right (GPT), false for BERT.
+    """
+
+    vocab_size: int
+    width: int = 128
+    depth: int = 2
+    heads: int = 4
+    length: int = 64
+    expansion: float = 4.0
+    dropout: float = 0.0
+    causal: bool = False
+
+    def setup(self):
+        normal = nn.initializers.normal(0.02)
+        self.token_embedding = self.param("token_embedding", normal, (self.vocab_size, self.width))
+        self.position = self.param("position", normal, (self.length, self.width))
+        self.drop = Dropout(self.dropout)
+        self.transformer = Transformer(
+            self.depth, self.heads, self.expansion, self.dropout, causal=self.causal
+        )
+        self.head = Dense(self.width)
+        self.head_norm = LayerNorm()
+        self.head_bias = self.param("head_bias", nn.initializers.zeros, (self.vocab_size,))
+
+    def __call__(
+        self,
+        tokens: jax.Array,
+        mask: jax.Array,
+        positions: jax.Array | None = None,
+        segments: jax.Array | None = None,
+    ) -> Encoded:
+        """Encodes token ids.
+
+        Args:
+          tokens: int32 [B, L], L <= length.
+          mask: bool [B, L], true where there is a token.
+          positions: int32 [B, L], position within its own sentence, for packed rows.
+          segments: int32 [B, L]; tokens see only tokens of their own segment, for packed rows.
+        """
+        if tokens.shape[1] > self.length:
+            raise ValueError(f"text of {tokens.shape[1]} tokens, but length={self.length}")
+        where = self.position[: tokens.shape[1]] if positions is None else self.position[positions]
+        x = self.drop(self.token_embedding[tokens] + where)
+        see = mask
+        if segments is not None:
+            see = mask[:, None, :] & (segments[:, :, None] == segments[:, None, :])
+        x, layers = self.transformer(x, see)
+        return Encoded(tokens=x, mask=mask, layers=layers)
+
+    def logits(self, states: jax.Array) -> jax.Array:
+        """Vocabulary scores [..., V] of states [..., D]: transform, norm, tied embedding (BERT)."""
+        states = self.head_norm(gelu(self.head(states)))
+        scores = states @ self.token_embedding.T.astype(states.dtype)
+        return scores + self.head_bias.astype(states.dtype)
+
+
+class TextDecoder(nn.Module):
+    """A causal transformer that attends over an encoder's states (OPT eq. 9).
+
+    Attributes:
+      vocab_size: number of token ids.
+      length: the longest output, in tokens.
+    """
+
+    vocab_size: int
+    width: int = 128
+    depth: int = 2
+    heads: int = 4
+    length: int = 64
+    expansion: float = 4.0
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, mask: jax.Array, memory: jax.Array, memory_mask: jax.Array
+    ) -> jax.Array:
+        """Next-token logits [B, L, V] of the tokens so far [B, L], given memory [B, M, D]."""
+        if tokens.shape[1] > self.length:
+            raise ValueError(f"text of {tokens.shape[1]} tokens, but length={self.length}")
+        normal = nn.initializers.normal(0.02)
+        embedding = self.param("token_embedding", normal, (self.vocab_size, self.width))
+        position = self.param("position", normal, (self.length, self.width))
+        x = Dropout(self.dropout)(embedding[tokens] + position[: tokens.shape[1]])
+        if memory.shape[-1] != self.width:
+            memory = Dense(self.width, name="memory")(memory)
+        stack = Transformer(
+            self.depth,
+            self.heads,
+            self.expansion,
+            self.dropout,
+            causal=True,
+            cross=True,
+            name="transformer",
+        )
+        x, _ = stack(x.astype(memory.dtype), mask, memory, memory_mask)
+        bias = self.param("head_bias", nn.initializers.zeros, (self.vocab_size,))
+        return jnp.einsum("bld,vd->blv", x, embedding.astype(x.dtype)) + bias.astype(x.dtype)

@@ -1,0 +1,1 @@
+"""Losses that plug into the train step: one paper, one file."""

@@ -1,0 +1,1 @@
+"""Objectives on pictures, words and voices together."""

@@ -1,0 +1,1 @@
+"""Mathematics used by two or more objectives or models."""

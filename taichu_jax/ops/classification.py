@@ -1,0 +1,31 @@
+"""Cross entropy over chosen positions, with its accuracy."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, where: jax.Array, smoothing: float = 0.0
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(sum of -log p(label), number of right first choices, number of positions), float32.
+
+    Args:
+      logits: [..., V].
+      labels: int [...].
+      where: bool [...], the positions that count.
+      smoothing: label smoothing; (1 - s) on the label, s spread over all V classes.
+    """
+    logits = logits.astype(jnp.float32)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if smoothing:
+        uniform = -jax.nn.log_softmax(logits).mean(-1)
+        losses = (1 - smoothing) * losses + smoothing * uniform
+    right = (logits.argmax(-1) == labels) & where
+    return (
+        jnp.where(where, losses, 0.0).sum(),
+        right.sum().astype(jnp.float32),
+        where.sum().astype(jnp.float32),
+    )

@@ -1,0 +1,122 @@
+"""Where arrays live: a mesh of devices and rules from parameter path to partition.
+
+The program is written for the whole batch; the compiler splits it. One laptop is the mesh 1 x 1 x 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from taichu_jax.errors import UserError
+
+PyTree = Any
+BATCH_AXES = ("data", "fsdp")
+
+# Matrices are split over `tensor` along the dimension that their product keeps apart (heads, hidden
+# units, vocabulary) and over `fsdp` along the other; everything small is copied to every device.
+PARAMETER_RULES = (
+    (r"(query|key|value|up|gate)/kernel$", P("fsdp", "tensor")),
+    (r"(out|down)/kernel$", P("tensor", "fsdp")),
+    (r"token_embedding$", P("tensor", "fsdp")),
+    (r"kernel$", P("fsdp", None)),
+    (r".*", P()),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshShape:
+    """Devices per axis; one axis may be -1, for all devices that are left.
+
+    Attributes:
+      data: copies of the parameters, each with its part of the batch.
+      fsdp: parameters, optimiser state and batch are split.
+      tensor: heads, hidden units and vocabulary are split.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def make(self, devices: list | None = None) -> Mesh:
+        devices = jax.devices() if devices is None else devices
+        sizes = dataclasses.asdict(self)
+        known = int(np.prod([n for n in sizes.values() if n != -1]))
+        free = [axis for axis, n in sizes.items() if n == -1]
+        if (
+            len(free) > 1
+            or known < 1
+            or len(devices) % known
+            or (not free and known > len(devices))
+        ):
+            raise UserError(
+                f"config.mesh: {sizes} does not divide the {len(devices)} devices of this machine"
+            )
+        for axis in free:
+            sizes[axis] = len(devices) // known
+        used = int(np.prod(list(sizes.values())))
+        grid = np.asarray(devices[:used]).reshape(tuple(sizes.values()))
+        return Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Examples are split over the data and fsdp axes."""
+    return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def check_batch(mesh: Mesh, name: str, size: int, accumulate: int = 1) -> None:
+    """Raises UserError when a batch cannot be divided among micro-batches and devices."""
+    parts = int(np.prod([mesh.shape[axis] for axis in BATCH_AXES])) * accumulate
+    if size % parts:
+        valid = [n for n in range(parts, size + 2 * parts, parts)][-3:]
+        raise UserError(
+            f"config.streams.{name}.batch_size={size}: not divisible by {parts} "
+            f"(data x fsdp devices x accumulate); valid: {', '.join(map(str, valid))}"
+        )
+
+
+def partition(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+    """The partition of one parameter: the first rule that matches, without axes that do not divide.
+
+    A rule describes the last dimensions; leading ones (stacked layers) stay whole.
+    """
+    for pattern, rule in PARAMETER_RULES:
+        if re.search(pattern, path):
+            break
+    axes = [None] * (len(shape) - len(rule)) + list(rule)[max(0, len(rule) - len(shape)) :]
+    fits = [a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=True)]
+    return P(*fits)
+
+
+def state_sharding(state: PyTree, mesh: Mesh) -> PyTree:
+    """A NamedSharding for every array of a train state.
+
+    Optimiser moments and teachers are keyed by the same paths as the parameters that they follow, so
+    the same rules split them the same way.
+    """
+
+    def shard(key_path, leaf):
+        path = "/".join(_part(k) for k in key_path)
+        return NamedSharding(mesh, partition(path, leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(shard, state)
+
+
+def _part(key: Any) -> str:
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def table(params: PyTree, mesh: Mesh) -> dict[str, P]:
+    """Path -> partition of every parameter, for golden files and for people."""
+    flat = traverse_util.flatten_dict(params, sep="/")
+    return {path: partition(path, leaf.shape, mesh) for path, leaf in sorted(flat.items())}
