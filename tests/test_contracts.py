@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 
@@ -122,13 +123,11 @@ def test_never_nan_when_nothing_is_there(name):
 def test_alone_and_mixed_draw_the_same(name):
     """Parameters and loss do not depend on which other objectives run, nor on their order."""
     case = cases.load(name)
-    modules, objective, params, teachers, memory = cases.built(name)
+    modules, objective, params, *_ = cases.built(name)
     batch = {k: jnp.asarray(v) for k, v in case.batch.items()}
     other = "masked_lm" if name != "masked_lm" else "causal_lm"
     other_case, (other_modules, other_objective, *_) = cases.load(other), cases.built(other)
     renamed = {f"other_{k}": v for k, v in other_modules.items()}
-    import dataclasses
-
     fields = {f.name: getattr(other_objective, f.name) for f in dataclasses.fields(other_objective)}
     fields |= {k: f"other_{v}" for k, v in fields.items() if v in other_modules}
     fields["source"] = "other"

@@ -87,9 +87,7 @@ def partition(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
 
     A rule describes the last dimensions; leading ones (stacked layers) stay whole.
     """
-    for pattern, rule in PARAMETER_RULES:
-        if re.search(pattern, path):
-            break
+    rule = next(rule for pattern, rule in PARAMETER_RULES if re.search(pattern, path))
     axes = [None] * (len(shape) - len(rule)) + list(rule)[max(0, len(rule) - len(shape)) :]
     fits = [a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape, strict=True)]
     return P(*fits)
