@@ -55,18 +55,23 @@ def built(name: str):
     return modules, objective, params, teachers[name], memory[name]
 
 
-def run(name: str, batch=None, params=None, teachers=None, rng=None, dtype=None):
-    """(loss value, Loss) of a case, traceable; what is not given is the case's own."""
-    modules, objective, own_params, own_teachers, memory = built(name)
-    batch = load(name).batch if batch is None else batch
-    rng = jax.random.key(1) if rng is None else rng
+def loss(name: str, params, teachers, batch, rng, dtype=None):
+    """The `Loss` of a case, traceable."""
+    modules, objective, _, _, memory = built(name)
     nets = BoundNets(
-        modules,
-        own_params if params is None else params,
-        own_teachers if teachers is None else teachers,
-        rng=fold_name(rng, "nets"),
-        compute_dtype=dtype,
+        modules, params, teachers, rng=fold_name(rng, "nets"), compute_dtype=dtype, owner=name
     )
-    batch = {k: jnp.asarray(v) for k, v in batch.items()}
-    loss = objective.loss(nets, batch, memory, rng)
-    return loss.value, loss
+    return objective.loss(nets, {k: jnp.asarray(v) for k, v in batch.items()}, memory, rng)
+
+
+@functools.cache
+def gradients(name: str, dtype=None):
+    """Jitted (params, teachers, batch) -> (loss, (gradients of params, gradients of teachers)).
+
+    Compiled once per case and type, for all the tests that need it.
+    """
+
+    def value(params, teachers, batch):
+        return loss(name, params, teachers, batch, jax.random.key(1), dtype).value
+
+    return jax.jit(jax.value_and_grad(value, argnums=(0, 1)))

@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from taichu_jax.models.layers import Dense, LayerNorm, gelu
 
+ACTIVATIONS = {"gelu": gelu, "relu": jax.nn.relu}
+
 
 class Projection(nn.Module):
-    """Into another space: linear if `hidden` is 0, else Dense, norm, GELU, Dense.
+    """Into another space: linear if `hidden` is 0, else Dense, norm, activation, Dense.
 
     Attributes:
       features: output width.
       hidden: units between; 0 for a linear map without bias (CLIP).
+      activation: 'gelu' or 'relu'.
     """
 
     features: int
     hidden: int = 0
+    activation: str = "gelu"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         if not self.hidden:
             return Dense(self.features, use_bias=False, name="out")(x)
-        x = gelu(LayerNorm(name="norm")(Dense(self.hidden, name="up")(x)))
+        activation = ACTIVATIONS[self.activation]
+        x = activation(LayerNorm(name="norm")(Dense(self.hidden, name="up")(x)))
         return Dense(self.features, name="out")(x)
+
+
+class LogitScale(nn.Module):
+    """The learned inverse temperature of CLIP (arXiv 2103.00020), clamped to `largest`.
+
+    Attributes:
+      initial: 1 / 0.07, as in CLIP.
+    """
+
+    initial: float = 1 / 0.07
+    largest: float = 100.0
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        start = nn.initializers.constant(math.log(self.initial))
+        scale = self.param("logit_scale", start, ()).astype(jnp.float32)
+        return jnp.exp(jnp.minimum(scale, math.log(self.largest)))

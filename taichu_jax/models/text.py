@@ -78,6 +78,8 @@ class TextDecoder(nn.Module):
     Attributes:
       vocab_size: number of token ids.
       length: the longest output, in tokens.
+      languages: number of languages; their embedding tells which one to write in (XLM, arXiv
+        1901.07291). 0 for a decoder that is not told.
     """
 
     vocab_size: int
@@ -87,18 +89,34 @@ class TextDecoder(nn.Module):
     length: int = 64
     expansion: float = 4.0
     dropout: float = 0.0
+    languages: int = 0
 
     @nn.compact
     def __call__(
-        self, tokens: jax.Array, mask: jax.Array, memory: jax.Array, memory_mask: jax.Array
+        self,
+        tokens: jax.Array,
+        mask: jax.Array,
+        memory: jax.Array,
+        memory_mask: jax.Array,
+        language: jax.Array | None = None,
     ) -> jax.Array:
-        """Next-token logits [B, L, V] of the tokens so far [B, L], given memory [B, M, D]."""
+        """Next-token logits [B, L, V] of the tokens so far [B, L], given memory [B, M, D].
+
+        Args:
+          language: int32 [B], needed when `languages` is not 0.
+        """
         if tokens.shape[1] > self.length:
             raise ValueError(f"text of {tokens.shape[1]} tokens, but length={self.length}")
         normal = nn.initializers.normal(0.02)
         embedding = self.param("token_embedding", normal, (self.vocab_size, self.width))
         position = self.param("position", normal, (self.length, self.width))
-        x = Dropout(self.dropout)(embedding[tokens] + position[: tokens.shape[1]])
+        x = embedding[tokens] + position[: tokens.shape[1]]
+        if self.languages:
+            if language is None:
+                raise ValueError("this decoder must be told the language")
+            table = self.param("language_embedding", normal, (self.languages, self.width))
+            x = x + table[language][:, None]
+        x = Dropout(self.dropout)(x)
         if memory.shape[-1] != self.width:
             memory = Dense(self.width, name="memory")(memory)
         stack = Transformer(

@@ -67,7 +67,23 @@ class Exponential:
         )
 
 
-Schedule = Linear | Cosine | WarmupCosine | Exponential
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneTaskPerStep:
+    """1 in the steps that draw task `task` out of `tasks`, else 0 (the sampling of released OPT).
+
+    Objectives that share `seed` and `tasks` and number themselves 0, 1, ... take turns at random.
+    """
+
+    task: int
+    tasks: int
+    seed: int = 0
+
+    def __call__(self, step: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(self.seed), step)
+        return (jax.random.randint(key, (), 0, self.tasks) == self.task).astype(jnp.float32)
+
+
+Schedule = Linear | Cosine | WarmupCosine | Exponential | OneTaskPerStep
 
 
 def value_at(value: float | Schedule, step: jax.Array) -> jax.Array:

@@ -1,0 +1,1 @@
+"""Data: fetched, prepared once, then drawn as streams of named numpy fields."""

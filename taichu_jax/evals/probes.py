@@ -1,0 +1,150 @@
+"""Probes of frozen encoders: what each layer knows, beside what can be had without training.
+
+Category: the folder of a picture (16 in the stamps), learnt on training pictures, asked of pictures
+that were held out. Language: which language a voice speaks, learnt on training recordings, asked of
+held-out ones; in the stamps each language has mostly one speaker, so this is also who speaks.
+Features are the mean over the real tokens of a layer. Baselines: the commonest label, the raw input
+(pixels averaged to 16 x 16; mean and deviation of the log-mel bands, not normalised) and the same
+encoder with the weights it would have started from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from taichu_jax.data.audio import log_mel
+from taichu_jax.evals import classify
+from taichu_jax.evals.features import collect, thinned
+from taichu_jax.evals.media import Originals
+from taichu_jax.models.layers import masked_mean
+from taichu_jax.ops.random import fold_name
+from taichu_jax.training.nets import BoundNets
+
+RAW_SIDE = 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CategoryProbe:
+    """The category of a held-out picture from every layer of an image encoder.
+
+    Attributes:
+      stream: a `Pictures` stream; its split is replaced.
+      encoder: the network's name.
+      label: the batch field with the classes.
+      limit: training pictures that are used, evenly spread.
+    """
+
+    stream: Any
+    encoder: str = "image"
+    label: str = "category"
+    train_split: str = "train"
+    test_split: str = "test"
+    limit: int = 1000
+
+    def run(self, run, out_dir: pathlib.Path) -> dict[str, Any]:
+        del out_dir
+        return _probe(self, run, lambda b: (b["image"],), _pooled_pixels, "pixels", ("image",))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageProbe:
+    """The language of a held-out recording from every layer of a speech encoder.
+
+    Attributes:
+      stream: a `Recordings` stream of spectrograms; its split is replaced.
+      encoder: the network's name.
+      label: the batch field with the classes.
+      limit: training recordings that are used, evenly spread.
+    """
+
+    stream: Any
+    encoder: str = "audio"
+    label: str = "lang"
+    train_split: str = "train"
+    test_split: str = "test_recordings"
+    limit: int = 1200
+
+    def run(self, run, out_dir: pathlib.Path) -> dict[str, Any]:
+        del out_dir
+        inputs = lambda b: (b["mel"], b["mel_lengths"])  # noqa: E731
+        return _probe(self, run, inputs, _band_statistics, "mean and deviation of log-mel")
+
+
+def _probe(self, run, inputs, raw, raw_name, extra=()) -> dict[str, Any]:
+    def pooled(nets, batch):
+        encoded = nets(self.encoder, *inputs(batch))
+        states = (*encoded.layers, encoded.tokens)
+        return tuple(masked_mean(x, encoded.mask) for x in states)
+
+    def untrained(batch):
+        module = run.experiment.networks[self.encoder]
+        seed = fold_name(jax.random.key(run.config.seed), "params")
+        key = fold_name(seed, self.encoder)  # as training/state.py initialises it
+        params = module.init(key, *inputs(batch))["params"]
+        return pooled(BoundNets({self.encoder: module}, {self.encoder: params}), batch)[-1]
+
+    def both(nets, batch):
+        return pooled(nets, batch), untrained(batch)
+
+    def gather(stream):
+        fields, (trained, random) = collect(run, stream, both, (self.label, "example", *extra))
+        return fields[self.label], trained, random, raw(run, stream, fields)
+
+    train = thinned(dataclasses.replace(self.stream, split=self.train_split), self.limit)
+    test = dataclasses.replace(self.stream, split=self.test_split)
+    labels, trained, random, unnormalised = gather(train)
+    test_labels, test_trained, test_random, test_unnormalised = gather(test)
+
+    def row(name, features, test_features, kind):
+        features, test_features = (x.astype(np.float64) for x in (features, test_features))
+        linear = classify.linear_probe(features, labels, test_features)
+        near = classify.nearest_neighbours(features, labels, test_features)
+        return {
+            "features": name,
+            "kind": kind,
+            "linear": classify.accuracy(linear, test_labels),
+            "knn": classify.accuracy(near, test_labels),
+        }
+
+    chance = classify.majority(labels, test_labels)
+    rows = [
+        {"features": "commonest label", "kind": "baseline", "linear": chance, "knn": chance},
+        row(raw_name, unnormalised, test_unnormalised, "baseline"),
+        row("untrained encoder, last layer", random, test_random, "baseline"),
+    ]
+    for i, (features, test_features) in enumerate(zip(trained, test_trained, strict=True)):
+        last = i == len(trained) - 1
+        name = "input" if i == 0 else "last, normalised" if last else f"block {i}"
+        rows.append(row(name, features, test_features, "layer"))
+    return {
+        "task": self.label,
+        "train": int(labels.size),
+        "test": int(test_labels.size),
+        "train_split": self.train_split,
+        "test_split": self.test_split,
+        "classes": int(np.unique(labels).size),
+        "rows": rows,
+    }
+
+
+def _pooled_pixels(run, stream, fields) -> np.ndarray:
+    """[N, RAW_SIDE * RAW_SIDE * 3]: pictures averaged to a side of RAW_SIDE pixels."""
+    del run, stream
+    images = fields["image"]
+    count, side, _, colours = images.shape
+    block = max(1, side // RAW_SIDE)
+    cut = images[:, : side // block * block, : side // block * block]
+    grid = cut.reshape(count, side // block, block, side // block, block, colours)
+    return grid.mean((2, 4)).reshape(count, -1)
+
+
+def _band_statistics(run, stream, fields) -> np.ndarray:
+    """[N, 2 * bands]: mean and deviation over time of the log-mel bands, not normalised."""
+    originals = Originals(run, stream)
+    spectra = (log_mel(originals.wave(i)) for i in fields["example"])
+    return np.stack([np.concatenate([x.mean(0), x.std(0)]) for x in spectra])

@@ -1,0 +1,99 @@
+"""Recurrent networks that read speech from left to right (APC, arXiv 1904.03240)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from taichu_jax.models.layers import Dense, Dropout, Encoded
+from taichu_jax.models.speech import FRAME_RATE
+from taichu_jax.ops.lengths import within, zero_beyond
+
+
+class Recurrence(nn.Module):
+    """One layer of gated recurrent units or long short-term memory over x [B, T, C].
+
+    gru:  r, z = sigmoid(x W + h U),  n = tanh(x W_n + r (h U_n + b)),  h = (1 - z) n + z h
+    lstm: i, f, o = sigmoid(x W + h U),  g = tanh(x W_g + h U_g),  c = f c + i g,  h = o tanh(c)
+
+    Gates are ordered (r, z, n) and (i, f, g, o), as in PyTorch and cuDNN. The products with the
+    inputs of all steps are one product; the state is float32.
+    """
+
+    width: int
+    cell: str = "gru"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gates = {"gru": 3, "lstm": 4}[self.cell]
+        bound = self.width**-0.5
+
+        def uniform(key, shape, dtype=jnp.float32):
+            return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+        inputs = Dense(gates * self.width, kernel_init=uniform, name="input")(x)
+        kernel = self.param("recurrent_kernel", uniform, (self.width, gates * self.width))
+        kernel = kernel.astype(x.dtype)
+        zeros = jnp.zeros((x.shape[0], self.width), jnp.float32)
+
+        def product(h):
+            return (h.astype(x.dtype) @ kernel).astype(jnp.float32)
+
+        if self.cell == "gru":
+            bias = self.param("recurrent_bias", nn.initializers.zeros, (self.width,))
+            bias = bias.astype(jnp.float32)
+
+            def step(h, a):
+                ar, az, an = jnp.split(a.astype(jnp.float32), 3, axis=-1)
+                ur, uz, un = jnp.split(product(h), 3, axis=-1)
+                reset, update = jax.nn.sigmoid(ar + ur), jax.nn.sigmoid(az + uz)
+                new = jnp.tanh(an + reset * (un + bias))
+                h = (1 - update) * new + update * h
+                return h, h.astype(x.dtype)
+
+            first = zeros
+        else:
+
+            def step(state, a):
+                h, c = state
+                i, f, g, o = jnp.split(a.astype(jnp.float32) + product(h), 4, axis=-1)
+                c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+                h = jax.nn.sigmoid(o) * jnp.tanh(c)
+                return (h, c), h.astype(x.dtype)
+
+            first = (zeros, zeros)
+        _, states = jax.lax.scan(step, first, jnp.moveaxis(inputs, 1, 0))
+        return jnp.moveaxis(states, 0, 1)
+
+
+class RecurrentEncoder(nn.Module):
+    """Log-mel frames to hidden states, one per frame, each of which has seen the past only.
+
+    Every layer after the first adds its input to its output. `Encoded.tokens` is the last sum, not
+    normalised, and zero behind the end.
+
+    Attributes:
+      cell: 'gru' (the authors' code) or 'lstm' (the paper).
+      dropout: on the output of every layer.
+    """
+
+    width: int = 512
+    depth: int = 3
+    cell: str = "gru"
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, mel: jax.Array, lengths: jax.Array) -> Encoded:
+        """mel: [B, F, bands]; lengths: int32 [B], the real frames."""
+        if self.cell not in ("gru", "lstm"):
+            raise ValueError(f"cell={self.cell!r}; valid: gru, lstm")
+        mask = within(lengths, mel.shape[1])
+        x = zero_beyond(mel, mask)
+        layers = []
+        for i in range(self.depth):
+            y = Recurrence(self.width, self.cell, name=f"layer_{i}")(x)
+            y = Dropout(self.dropout)(y)
+            x = zero_beyond(y if i == 0 else x + y, mask)
+            layers.append(x)
+        return Encoded(tokens=x, mask=mask, layers=tuple(layers), rate=FRAME_RATE)

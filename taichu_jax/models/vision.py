@@ -1,0 +1,141 @@
+"""Images: a vision transformer and the light decoder of a masked autoencoder."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from taichu_jax.models.layers import Dense, Dropout, Encoded, sinusoid_2d
+from taichu_jax.models.transformer import Transformer
+from taichu_jax.ops.patches import centred, patchify
+
+POSITIONS = ("sinusoid", "learned")
+
+
+class ViT(nn.Module):
+    """Vision transformer (arXiv 2010.11929) over square patches.
+
+    Pixels come in [0, 1] and are scaled to [-1, 1] inside. Only the mean over the patches or a class
+    token knows the whole picture; the class token has no position.
+
+    Attributes:
+      patch: side of a patch, in pixels.
+      size: side of the usual image, in pixels. Other sizes are read too: the positions of the usual
+        grid are resized to theirs (small crops of DINO, fine-tuning at a higher resolution).
+      cls: a learned token goes before the patches.
+      position: 'sinusoid' is fixed (MAE, MoCo v3), 'learned' is trained (ViT).
+    """
+
+    width: int = 128
+    depth: int = 2
+    heads: int = 4
+    patch: int = 8
+    size: int = 64
+    expansion: float = 4.0
+    dropout: float = 0.0
+    cls: bool = False
+    position: str = "sinusoid"
+
+    def setup(self):
+        if self.size % self.patch:
+            raise ValueError(f"size={self.size} is not a multiple of patch={self.patch}")
+        if self.position not in POSITIONS:
+            raise ValueError(f"position={self.position!r}; valid: {', '.join(POSITIONS)}")
+        side = self.size // self.patch
+        if self.width % 4:
+            raise ValueError(f"width={self.width} is not a multiple of 4")
+        normal = nn.initializers.normal(0.02)
+        # The scale of a dense layer, not of a small embedding: pixels must not drown in positions.
+        self.patches = Dense(self.width, kernel_init=nn.initializers.xavier_uniform())
+        self.mask_token = self.param("mask_token", normal, (self.width,))
+        if self.cls:
+            self.cls_token = self.param("cls_token", normal, (self.width,))
+        if self.position == "learned":
+            # Flax reserves the field's name for the field, so the parameter has another one.
+            self.grid = self.param("patch_position", normal, (side**2, self.width))
+        else:
+            self.grid = sinusoid_2d(side, side, self.width)
+        self.drop = Dropout(self.dropout)
+        self.transformer = Transformer(self.depth, self.heads, self.expansion, self.dropout)
+
+    def __call__(
+        self, images: jax.Array, mask: jax.Array | None = None, keep: jax.Array | None = None
+    ) -> Encoded:
+        """Encodes pictures; `rate` of the result is the number of patch rows.
+
+        Args:
+          images: float [B, H, W, 3] in [0, 1]; H and W are multiples of `patch`.
+          mask: bool [B, N]; patches where it is true are replaced by the mask token (BEiT, SimMIM).
+          keep: int32 [B, K]; only these patches are encoded, in this order (MAE).
+        """
+        rows, columns = (length // self.patch for length in images.shape[1:3])
+        x = self.patches(patchify(centred(images), self.patch))
+        if mask is not None:
+            x = jnp.where(mask[..., None], self.mask_token.astype(x.dtype), x)
+        x += self._positions(rows, columns).astype(x.dtype)
+        if keep is not None:
+            x = jnp.take_along_axis(x, keep[..., None], axis=1)
+        if self.cls:
+            token = jnp.broadcast_to(self.cls_token.astype(x.dtype), (len(x), 1, self.width))
+            x = jnp.concatenate([token, x], axis=1)
+        everywhere = jnp.ones(x.shape[:2], bool)
+        tokens, layers = self.transformer(self.drop(x), everywhere)
+        return Encoded(tokens=tokens, mask=everywhere, layers=layers, rate=float(rows))
+
+    def _positions(self, rows: int, columns: int) -> jax.Array:
+        side = self.size // self.patch
+        if (rows, columns) == (side, side):
+            return self.grid
+        grid = self.grid.astype(jnp.float32).reshape(side, side, self.width)
+        resized = jax.image.resize(grid, (rows, columns, self.width), "bicubic")
+        return resized.reshape(rows * columns, self.width)
+
+
+class MAEDecoder(nn.Module):
+    """Decoder of a masked autoencoder (arXiv 2111.06377, section 3): kept tokens to all pixels.
+
+    Attributes:
+      patch: side of a patch, in pixels.
+      patches: number of patches of a (square) picture, kept or not.
+      cls: the encoder's tokens begin with a class token, which takes part but predicts nothing.
+    """
+
+    width: int = 64
+    depth: int = 1
+    heads: int = 4
+    patch: int = 8
+    patches: int = 64
+    expansion: float = 4.0
+    dropout: float = 0.0
+    cls: bool = False
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, keep: jax.Array) -> jax.Array:
+        """Predicts patches [B, patches, patch * patch * 3], normalised or not as it was trained.
+
+        Args:
+          tokens: [B, K, D], or [B, 1 + K, D] with a class token.
+          keep: int32 [B, K], the places that the tokens come from.
+        """
+        side = round(self.patches**0.5)
+        if side**2 != self.patches:
+            raise ValueError(f"patches={self.patches} do not make a square picture")
+        if tokens.shape[1] != keep.shape[1] + self.cls:
+            raise ValueError(
+                f"{tokens.shape[1]} tokens for {keep.shape[1]} kept patches, but cls={self.cls}"
+            )
+        mask_token = self.param("mask_token", nn.initializers.normal(0.02), (self.width,))
+        x = Dense(self.width, name="embed")(tokens)
+        first, x = x[:, : int(self.cls)], x[:, int(self.cls) :]
+        from_where = keep[:, :, None] == jnp.arange(self.patches)  # [B, K, N]
+        source = from_where.argmax(1)[..., None]
+        x = jnp.take_along_axis(x, source, axis=1)
+        x = jnp.where(from_where.any(1)[..., None], x, mask_token.astype(x.dtype))
+        x = jnp.concatenate([first, x + sinusoid_2d(side, side, self.width).astype(x.dtype)], 1)
+        everywhere = jnp.ones(x.shape[:2], bool)
+        stack = Transformer(
+            self.depth, self.heads, self.expansion, self.dropout, name="transformer"
+        )
+        x, _ = stack(Dropout(self.dropout)(x), everywhere)
+        return Dense(3 * self.patch**2, name="pixels")(x[:, int(self.cls) :])

@@ -1,0 +1,258 @@
+"""Checkpoints: saved by Orbax while training goes on, sealed by our own sha256 manifests.
+
+    RUN/checkpoints/500/                   written by Orbax under another name, then renamed
+    RUN/checkpoints/_integrity/500.json    {file: [bytes, sha256]}, written last
+
+Orbax finds torn files but not a flipped bit among the weights, so a checkpoint counts only if every
+file has the size and hash that its manifest says. A checkpoint is data, nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from orbax.checkpoint import v1 as ocp
+
+from taichu_jax.errors import UserError
+from taichu_jax.training.files import write_whole
+from taichu_jax.training.optim import paths
+from taichu_jax.training.state import TrainState
+
+PyTree = Any
+FOLDER = "checkpoints"
+_SEALS = "_integrity"
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      run_dir: the run's folder.
+      keep: how many of the newest stay.
+    """
+
+    def __init__(self, run_dir: str | Path, keep: int = 2):
+        self.folder = Path(run_dir).absolute() / FOLDER
+        self._keep = keep
+        self._saving: threading.Thread | None = None
+        self._error: Exception | None = None
+        if jax.process_index() == 0:
+            (self.folder / _SEALS).mkdir(parents=True, exist_ok=True)
+            for unfinished in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+
+    def save(self, state: TrainState, step: int, metadata: Mapping[str, Any]) -> None:
+        """Starts to save; returns as soon as the state may be overwritten.
+
+        Args:
+          state: the state after `step` updates.
+          metadata: JSON values that are stored along.
+        """
+        self.wait()
+        if jax.process_index() == 0:
+            self._seal(step).unlink(missing_ok=True)
+        try:
+            response = ocp.save_checkpointables_async(
+                self.folder / str(step), _split(state), overwrite=True, custom_metadata=metadata
+            )
+        except OSError as error:
+            raise _cannot_write(self.folder, error) from error
+        self._saving = threading.Thread(target=self._finish, args=(step, response), daemon=True)
+        self._saving.start()
+
+    def wait(self) -> None:
+        """Returns when the last save is complete and sealed.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        if self._saving is not None:
+            self._saving.join()
+            self._saving = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise _cannot_write(self.folder, error) from error
+
+    def restore(self, like: TrainState) -> tuple[TrainState | None, int, list[str]]:
+        """The newest state that is whole: (state, step, what was passed over and why).
+
+        Args:
+          like: shapes, types and shardings (`Experiment.abstract_state`), of any mesh.
+
+        Returns:
+          (None, 0, ...) where no save was ever completed.
+
+        Raises:
+          UserError: there were complete checkpoints, but all are damaged; or it does not fit `like`.
+        """
+        step, skipped = -1, []
+        if jax.process_index() == 0:
+            step, skipped = newest(self.folder)
+        if jax.process_count() > 1:  # one process decides, so that all read the same step
+            step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+        if step < 0:
+            return None, 0, skipped
+        where = self.folder / str(step)
+        _check_params(where, like.params)
+        try:
+            saved = ocp.load_checkpointables(where, _split(like))
+        except Exception as error:  # Orbax raises many kinds for a tree that differs
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise UserError(f"{where}: does not fit this config: {reason}") from error
+        return TrainState(params=saved["params"], **saved["rest"]), step, skipped
+
+    def _finish(self, step: int, response: Any) -> None:
+        try:
+            response.result()
+            if jax.process_index() == 0:
+                seal(self.folder, step)
+                self._prune()
+        except Exception as error:
+            self._error = error
+
+    def _prune(self) -> None:
+        """Deletes all but the newest sealed ones. The seal goes first: what has one is complete."""
+        sealed = [step for step in steps(self.folder) if self._seal(step).is_file()]
+        for step in steps(self.folder):
+            if step < min(sealed[: self._keep]):
+                self._seal(step).unlink(missing_ok=True)
+                shutil.rmtree(self.folder / str(step), ignore_errors=True)
+
+    def _seal(self, step: int) -> Path:
+        return self.folder / _SEALS / f"{step}.json"
+
+
+def load_params(run_dir: str | Path, step: int | None = None) -> tuple[int, PyTree]:
+    """(step, parameters) of a run on one device, to evaluate or to start a teacher from.
+
+    Args:
+      step: which checkpoint; None for the newest that is whole.
+
+    Raises:
+      UserError: there is none.
+    """
+    folder = Path(run_dir).absolute() / FOLDER
+    if step is None:
+        step, skipped = newest(folder)
+        if step < 0:
+            why = f" ({'; '.join(skipped)})" if skipped else ""
+            raise UserError(f"{run_dir}: holds no checkpoint{why}")
+    elif reason := damage(folder, step):
+        valid = ", ".join(map(str, steps(folder))) or "(none)"
+        raise UserError(f"{run_dir}: checkpoint {step}: {reason}; there are: {valid}")
+    where = folder / str(step)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), _saved_params(where)
+    )
+    return step, ocp.load_checkpointables(where, {"params": like})["params"]
+
+
+def newest(folder: Path) -> tuple[int, list[str]]:
+    """(newest checkpoint that is whole or -1, one line for each newer one that is not).
+
+    Raises:
+      UserError: every checkpoint that was once complete is damaged.
+    """
+    skipped, sealed = [], False
+    for step in steps(folder):
+        reason = damage(folder, step)
+        if not reason:
+            return step, skipped
+        sealed |= (folder / _SEALS / f"{step}.json").is_file()
+        skipped.append(f"checkpoint {step} is passed over: {reason}")
+    if sealed:
+        raise UserError(f"{folder}: no checkpoint is whole: {'; '.join(skipped)}")
+    return -1, skipped
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of finished checkpoints, sealed or not, newest first."""
+    found = {p.name for p in folder.glob("[0-9]*")} if folder.is_dir() else set()
+    found |= {p.stem for p in (folder / _SEALS).glob("[0-9]*.json")}
+    return sorted((int(name) for name in found if name.isdigit()), reverse=True)
+
+
+def seal(folder: Path, step: int) -> None:
+    """Writes the manifest of a complete checkpoint."""
+    root = folder / str(step)
+    files = sorted(p for p in root.rglob("*") if p.is_file())
+    content = {p.relative_to(root).as_posix(): [p.stat().st_size, _sha256(p)] for p in files}
+    write_whole(folder / _SEALS / f"{step}.json", json.dumps(content, indent=1) + "\n")
+
+
+def damage(folder: Path, step: int) -> str:
+    """What is wrong with a checkpoint; empty if every file is what its manifest says."""
+    manifest = folder / _SEALS / f"{step}.json"
+    if not manifest.is_file():
+        there = (folder / str(step)).is_dir()
+        return "its save was not completed (no manifest)" if there else "there is no such checkpoint"
+    try:
+        files = json.loads(manifest.read_text("utf8"))
+        expected = [(folder / str(step) / name, *files[name]) for name in files]
+    except (ValueError, TypeError, AttributeError):
+        return "its manifest is damaged"
+    if not expected:
+        return "its manifest is empty"
+    for path, size, digest in expected:
+        name = path.relative_to(folder)
+        try:
+            if path.stat().st_size != size:
+                return f"{name} has {path.stat().st_size} bytes instead of {size}"
+            if _sha256(path) != digest:
+                return f"{name} has changed (sha256)"
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return ""
+
+
+def misfit(saved: PyTree, wanted: PyTree) -> str:
+    """The first way in which saved parameters are not what is wanted; empty if they are."""
+    saved, wanted = paths(saved), paths(wanted)
+    for path in sorted(saved.keys() | wanted.keys()):
+        if path not in saved:
+            return f"lacks {path}"
+        if path not in wanted:
+            return f"has {path}, which the config does not"
+        if tuple(saved[path].shape) != tuple(wanted[path].shape):
+            return f"{path} is {tuple(saved[path].shape)}, not {tuple(wanted[path].shape)}"
+    return ""
+
+
+def _split(state: TrainState) -> dict[str, PyTree]:
+    """Parameters apart from the rest, so that they can be read alone."""
+    rest = {k: getattr(state, k) for k in ("step", "opt_state", "teachers", "memory")}
+    return {"params": state.params, "rest": rest}
+
+
+def _saved_params(where: Path) -> PyTree:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ocp.checkpointables_metadata(where).metadata["params"]
+
+
+def _check_params(where: Path, wanted: PyTree) -> None:
+    if reason := misfit(_saved_params(where), wanted):
+        raise UserError(f"{where}: does not fit this config: {reason}")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _cannot_write(folder: Path, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+    return UserError(f"{folder}: cannot write a checkpoint: {reason}")

@@ -1,0 +1,159 @@
+"""The folder of one run, held by one program at a time.
+
+    config.json         the config, as it is now
+    tokenizer.json      the vocabulary, where the tokenizer has one
+    checkpoints/        see checkpoint.py
+    losses.jsonl, metrics.jsonl, tensorboard/    see metrics.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from taichu_jax.config import differences, from_json, spec, to_json
+from taichu_jax.errors import UserError
+from taichu_jax.training.files import write_whole
+
+CONFIG, TOKENIZER, LOCK = "config.json", "tokenizer.json", "lock"
+
+# What may differ between two starts of one run. All else would make it another experiment.
+MAY_CHANGE = (
+    "steps",
+    "log_every",
+    "checkpoint_every",
+    "checkpoints_kept",
+    "mesh",
+    "data.threads",
+    "data.dir",
+    "data.source",
+    "evaluations",
+)
+_MOST_SHOWN = 5
+
+
+class RunDirectory:
+    """Creates or takes up a run's folder; use it with `with`.
+
+    Args:
+      path: the folder.
+      config: of the run.
+      resume: False refuses a folder that holds a run.
+
+    Raises:
+      UserError: it cannot be written, another program has it, or it holds another run.
+    """
+
+    def __init__(self, path: str | Path, config: ConfigDict, resume: bool = True):
+        self.path = Path(path)
+        self._config, self._resume = config, resume
+        self._lock = None
+
+    def __enter__(self) -> RunDirectory:
+        if jax.process_index() != 0:  # the first process does all this for the others
+            return self
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            found = sorted(p.name for p in self.path.iterdir() if p.name != LOCK)
+            self._lock = open(self.path / LOCK, "a")  # noqa: SIM115 (held as long as the run)
+            self._take_lock()
+            if found and not self._resume:
+                raise UserError(f"{self.path}: is not empty; name another run_dir, or resume")
+            if (self.path / CONFIG).exists():
+                self._check_same()
+            elif found:
+                raise UserError(f"{self.path}: is not empty, and no run is in it ({found[0]})")
+            write_whole(self.path / CONFIG, config_text(self._config))
+        except OSError as error:
+            self.__exit__()
+            raise UserError(f"{self.path}: cannot be used: {error.strerror}") from error
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+    def tokenizer(self, settings: Any) -> Any:
+        """The run's tokenizer: the stored vocabulary, or else a trained one that is stored now."""
+        return ready_tokenizer(self.path, settings, self._config.data.dir)
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{self.path}: another program is running in it") from error
+
+    def _check_same(self) -> None:
+        old, new = load_config(self.path), from_json(config_text(self._config))
+        lines = [line for line in differences(old, new) if not _may_change(line)]
+        if lines:
+            more = f"; and {len(lines) - _MOST_SHOWN} more" if len(lines) > _MOST_SHOWN else ""
+            shown = "; ".join(lines[:_MOST_SHOWN])
+            raise UserError(f"{self.path}: holds a run with another config: {shown}{more}")
+
+
+def config_text(config: ConfigDict) -> str:
+    """The config as JSON; objects inside tuples (an optimiser's rules) as specs."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping | ConfigDict):
+            return {k: plain(v) for k, v in value.items()}
+        if isinstance(value, tuple | list):
+            return tuple(plain(v) for v in value)
+        if dataclasses.is_dataclass(value):
+            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+            return plain(spec(type(value), **fields))
+        return value
+
+    return to_json(ConfigDict(plain(config)))
+
+
+def load_config(run_dir: str | Path) -> ConfigDict:
+    """The config that a run was started with.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = Path(run_dir) / CONFIG
+    try:
+        return from_json(path.read_text("utf8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{run_dir}: holds no run (no {CONFIG})") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+
+
+def ready_tokenizer(run_dir: str | Path, settings: Any, data_dir: str | Path | None = None) -> Any:
+    """A tokenizer with its vocabulary, which lies in the run's folder.
+
+    Args:
+      settings: `Experiment.tokenizer`.
+      data_dir: what a vocabulary that is not there yet is learnt from; None: it must be there.
+    """
+    fields = {f.name for f in dataclasses.fields(settings)} if settings is not None else set()
+    if "file" not in fields:  # none, or one without a vocabulary
+        return settings
+    stored = Path(run_dir) / TOKENIZER
+    if not stored.is_file():
+        if data_dir is None:
+            raise UserError(f"{run_dir}: holds no {TOKENIZER}")
+        trained = settings.load(data_dir)
+        partial = stored.with_name(stored.name + ".partial")
+        shutil.copyfile(trained.file, partial)
+        partial.replace(stored)
+    return dataclasses.replace(settings, file=str(stored)).load(data_dir)
+
+
+def _may_change(line: str) -> bool:
+    key = line.partition(":")[0]
+    return any(key == free or key.startswith(f"{free}.") for free in MAY_CHANGE)

@@ -1,0 +1,71 @@
+"""One live line on a terminal; one printed line per interval anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class ProgressLine:
+    """Says how far a run is.
+
+    Args:
+      total, start: the run's last step, and where it begins now.
+      names: the metrics to show, the most telling first.
+      quiet: says nothing (all processes but one).
+    """
+
+    def __init__(self, total: int, start: int, names: tuple[str, ...], quiet: bool = False):
+        self._total, self._names, self._quiet = total, names, quiet
+        self._live = None
+        console = Console()
+        if console.is_terminal and not quiet:
+            self._live = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[losses]}"),
+                console=console,
+                refresh_per_second=4,
+            )
+            self._task = self._live.add_task(
+                "compiling", total=total, completed=start, rate="", losses=""
+            )
+            self._live.start()
+
+    def say(self, text: str) -> None:
+        """Prints a line that stays."""
+        if self._quiet:
+            return
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, flush=True)
+
+    def advance(self, step: int) -> None:
+        if self._live is not None:
+            self._live.update(self._task, completed=step, description="training")
+
+    def log(self, step: int, means: Mapping[str, float]) -> None:
+        """Shows an interval's means."""
+        shown = [f"{name} {means[name]:.4g}" for name in self._names if name in means]
+        rate = f"{means['rate']:.3g} steps/s"
+        if self._live is not None:
+            self._live.update(self._task, rate=rate, losses=", ".join(shown))
+        elif not self._quiet:
+            left = (self._total - step) / max(means["rate"], 1e-9)
+            left = f"{time.strftime('%H:%M:%S', time.gmtime(left))} left"
+            if means["loader_wait"] > 0.05:
+                shown.append(f"waits for data {means['loader_wait']:.0%}")
+            print(", ".join([f"step {step}/{self._total}", *shown, rate, left]), flush=True)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+        sys.stdout.flush()
