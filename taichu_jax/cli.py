@@ -24,6 +24,9 @@ def main(run: Callable[[list[str]], object], help_text: str) -> NoReturn:
     except UserError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # before there was anything to save
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     sys.exit(0)
 
 

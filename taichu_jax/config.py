@@ -130,7 +130,9 @@ def parse_arguments(argv: Sequence[str], flags: Mapping[str, str]) -> tuple[Conf
 
 def to_json(config: ConfigDict) -> str:
     """The config as JSON text with sorted keys; tuples become lists."""
-    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+    # `to_dict` does not reach the sections inside tuples; `default` is called for those.
+    text = json.dumps(config.to_dict(), indent=2, sort_keys=True, default=lambda x: x.to_dict())
+    return text + "\n"
 
 
 def from_json(text: str) -> ConfigDict:
@@ -171,8 +173,8 @@ def _plain(value: Any) -> Any:
     """Objects given as defaults (a Teacher, a schedule) become specs themselves."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return spec(type(value), **{k: getattr(value, k) for k in _defaults(type(value))})
-    if isinstance(value, list):
-        return tuple(value)
+    if isinstance(value, tuple | list):
+        return tuple(map(_plain, value))
     return value
 
 

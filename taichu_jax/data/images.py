@@ -58,7 +58,7 @@ def _rasterise(path: Path) -> bytes:
         width, height = image.size
     if height <= width:
         return png
-    return bytes(render(width=max(1, round(LARGEST * width / height))))
+    return bytes(render(height=LARGEST))
 
 
 def visible(pixels: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -148,17 +149,18 @@ class Decoded:
     """
 
     def __init__(self, data_dir: str, name: str, split: str, limit: int = 512 * 2**20):
-        self.where = (data_dir, name, split, limit)
+        self._where = (data_dir, name, split, limit)
         self.index = load_index(data_dir, name, split)
         self.entries = self.index.entries
         self._records = open_records(data_dir, name, split)
         self._cache: dict[Any, Any] = {}
         self._bytes = 0
+        self._lock = threading.Lock()
         self._named: set[str] = set()
         self.damaged = 0  # examples that could not be used; each is named once in the log
 
     def __reduce__(self) -> Any:
-        return Decoded, self.where  # a worker process opens its own files
+        return Decoded, self._where  # a worker process opens its own files
 
     def texts(self, row: int) -> dict[str, str]:
         """{language: text}."""
@@ -203,9 +205,10 @@ class Decoded:
         if key in self._cache:
             return self._cache[key]
         value, size = read()
-        if self._bytes + size <= self.where[-1]:
-            self._cache[key] = value
-            self._bytes += size
+        with self._lock:
+            if key not in self._cache and self._bytes + size <= self._where[-1]:
+                self._cache[key] = value
+                self._bytes += size
         return value
 
 

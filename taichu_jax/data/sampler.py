@@ -22,8 +22,9 @@ class Contrasts:
 
     With `same_language` all of a batch share a language, drawn in proportion to
     count ** temperature: the candidates then differ in what they mean, not in what language they
-    are in. Languages with fewer concepts than a batch has rows go into one mixed pool. Without
-    `same_language` there is only the mixed pool, in which a language's share is the same power.
+    are in. Languages with fewer concepts than a batch has rows go into one mixed pool (with the
+    smallest of the others, if it is too small still). Without `same_language` there is only the
+    mixed pool, in which a language's share is the same power.
 
     Within a batch no example comes twice, and no concept comes twice unless the pool has fewer
     concepts than the batch has rows; then all of them come before any comes again.
@@ -47,6 +48,8 @@ class Contrasts:
             pool = members[languages[members] == language]
             enough = len(np.unique(concepts[pool])) >= batch_size
             (alone if same_language and enough else mixed).append(pool)
+        while mixed and alone and len(np.unique(concepts[np.concatenate(mixed)])) < batch_size:
+            mixed.append(alone.pop(min(range(len(alone)), key=lambda i: len(alone[i]))))
         mass = [len(pool) ** temperature for pool in alone]
         self.pools: list[np.ndarray] = alone  # the mixed one, if there is one, is the last
         self._log_weights: list[np.ndarray | None] = [None] * len(alone)  # None: all equal
@@ -101,10 +104,11 @@ class Draws:
         )
         mass = self._count**temperature
         self.probabilities = mass / mass.sum()  # of each language
+        self._upto = np.cumsum(self.probabilities)[:-1]
 
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """Indices int64 [count]."""
-        language = rng.choice(len(self.probabilities), size=count, p=self.probabilities)
+        language = np.searchsorted(self._upto, rng.random(count), side="right")
         return self._sorted[self._start[language] + rng.integers(0, self._count[language])]
 
     def batch(self, step: int) -> np.ndarray:

@@ -11,7 +11,6 @@ Layout, below `CATEGORY/[SUBCATEGORY/...]`:
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 from taichu_jax.data.items import Item, Skipped
@@ -130,8 +129,3 @@ def _written_in(text: str, scripts: tuple[str, ...]) -> bool:
 
 def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
-
-
-def svg_only(items: list[Item]) -> Iterator[Item]:
-    """The items whose picture exists as SVG alone."""
-    return (item for item in items if item.image is not None and item.image.suffix == ".svg")

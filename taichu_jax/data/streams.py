@@ -158,7 +158,7 @@ def contrasts(filler: engine.Filler, members: np.ndarray, **options: object) -> 
 class _WithImage(Stream):
     image_size: int = 64  # pixels
     views: int = 1
-    image_augment: ImageAugment = ImageAugment()  # noqa: RUF009 - frozen
+    image_augment: ImageAugment = ImageAugment()
 
     def _image(self) -> ImagePart:
         return ImagePart(self.image_size, self.views, self.image_augment)
@@ -172,7 +172,7 @@ class _WithAudio(Stream):
     normalise: bool = True  # each utterance: mean 0, variance 1
     trim: bool = False  # cut silent ends off
     views: int = 1
-    audio_augment: AudioAugment = AudioAugment()  # noqa: RUF009 - frozen
+    audio_augment: AudioAugment = AudioAugment()
 
     def __post_init__(self):
         super().__post_init__()

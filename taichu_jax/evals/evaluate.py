@@ -88,8 +88,12 @@ def facts(run) -> dict[str, Any]:
             for name, tree in sorted(run.params.items())
         },
         "objectives": {k: type(v).__name__ for k, v in run.experiment.objectives.items()},
-        "device": f"{device.platform} ({_processor()})" if device.platform == "cpu" else device.device_kind,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "device": f"{device.platform} ({_processor()})"
+        if device.platform == "cpu"
+        else device.device_kind,
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "jax": jax.__version__,
         "command": " ".join(["python", *sys.argv]),
         "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),

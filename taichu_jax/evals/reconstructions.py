@@ -141,9 +141,9 @@ def _flat_patches(images: np.ndarray, patch: int) -> np.ndarray:
     """Every patch in its mean over all values: [B, H, W, 1], what standardised zeros stand for."""
     count, height, width, _ = images.shape
     grid = images.reshape(count, height // patch, patch, width // patch, patch, -1)
-    return np.broadcast_to(
-        grid.mean((2, 4, 5), keepdims=True), (*grid.shape[:5], 1)
-    ).reshape(count, height, width, 1)
+    return np.broadcast_to(grid.mean((2, 4, 5), keepdims=True), (*grid.shape[:5], 1)).reshape(
+        count, height, width, 1
+    )
 
 
 def _masked_error(guess: np.ndarray, true: np.ndarray, where: np.ndarray) -> float:

@@ -44,7 +44,7 @@ class ModalitySubsets:
     train_split: str = "train"
     test_split: str = "test"
     limit: int = 1000
-    caption_limit: int = 40
+    caption_limit: int = 20
 
     def run(self, run, out_dir: pathlib.Path) -> dict[str, Any]:
         """Rows {"subset", "accuracy", "chrF", "WER", "exact"}, and the same for chance."""

@@ -98,6 +98,9 @@ class Checkpoints:
         step, skipped = -1, []
         if jax.process_index() == 0:
             step, skipped = newest(self.folder)
+            for later in steps(self.folder):
+                if step >= 0 and later > step:  # damaged: it must not count among the newest
+                    self._seal(later).unlink(missing_ok=True)
         if jax.process_count() > 1:  # one process decides, so that all read the same step
             step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
         if step < 0:
@@ -196,7 +199,9 @@ def damage(folder: Path, step: int) -> str:
     manifest = folder / _SEALS / f"{step}.json"
     if not manifest.is_file():
         there = (folder / str(step)).is_dir()
-        return "its save was not completed (no manifest)" if there else "there is no such checkpoint"
+        return (
+            "its save was not completed (no manifest)" if there else "there is no such checkpoint"
+        )
     try:
         files = json.loads(manifest.read_text("utf8"))
         expected = [(folder / str(step) / name, *files[name]) for name in files]

@@ -1,9 +1,9 @@
 """The folder of one run, held by one program at a time.
 
-    config.json         the config, as it is now
-    tokenizer.json      the vocabulary, where the tokenizer has one
-    checkpoints/        see checkpoint.py
-    losses.jsonl, metrics.jsonl, tensorboard/    see metrics.py
+config.json         the config, as it is now
+tokenizer.json      the vocabulary, where the tokenizer has one
+checkpoints/        see checkpoint.py
+losses.jsonl, metrics.jsonl, tensorboard/    see metrics.py
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from taichu_jax.config import differences, from_json, spec, to_json
+from taichu_jax.config import differences, from_json, to_json
 from taichu_jax.errors import UserError
-from taichu_jax.training.files import write_whole
+from taichu_jax.training.files import PARTIAL, write_whole
 
 CONFIG, TOKENIZER, LOCK = "config.json", "tokenizer.json", "lock"
 
@@ -61,8 +60,8 @@ class RunDirectory:
             return self
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            found = sorted(p.name for p in self.path.iterdir() if p.name != LOCK)
-            self._lock = open(self.path / LOCK, "a")  # noqa: SIM115 (held as long as the run)
+            found = sorted(p.name for p in self.path.iterdir() if not _left_over(p))
+            self._lock = open(self.path / LOCK, "a")
             self._take_lock()
             if found and not self._resume:
                 raise UserError(f"{self.path}: is not empty; name another run_dir, or resume")
@@ -70,7 +69,7 @@ class RunDirectory:
                 self._check_same()
             elif found:
                 raise UserError(f"{self.path}: is not empty, and no run is in it ({found[0]})")
-            write_whole(self.path / CONFIG, config_text(self._config))
+            write_whole(self.path / CONFIG, to_json(self._config))
         except OSError as error:
             self.__exit__()
             raise UserError(f"{self.path}: cannot be used: {error.strerror}") from error
@@ -94,28 +93,12 @@ class RunDirectory:
             raise UserError(f"{self.path}: another program is running in it") from error
 
     def _check_same(self) -> None:
-        old, new = load_config(self.path), from_json(config_text(self._config))
-        lines = [line for line in differences(old, new) if not _may_change(line)]
+        old = load_config(self.path)
+        lines = [line for line in differences(old, self._config) if not _may_change(line)]
         if lines:
             more = f"; and {len(lines) - _MOST_SHOWN} more" if len(lines) > _MOST_SHOWN else ""
             shown = "; ".join(lines[:_MOST_SHOWN])
             raise UserError(f"{self.path}: holds a run with another config: {shown}{more}")
-
-
-def config_text(config: ConfigDict) -> str:
-    """The config as JSON; objects inside tuples (an optimiser's rules) as specs."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping | ConfigDict):
-            return {k: plain(v) for k, v in value.items()}
-        if isinstance(value, tuple | list):
-            return tuple(plain(v) for v in value)
-        if dataclasses.is_dataclass(value):
-            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-            return plain(spec(type(value), **fields))
-        return value
-
-    return to_json(ConfigDict(plain(config)))
 
 
 def load_config(run_dir: str | Path) -> ConfigDict:
@@ -148,10 +131,15 @@ def ready_tokenizer(run_dir: str | Path, settings: Any, data_dir: str | Path | N
         if data_dir is None:
             raise UserError(f"{run_dir}: holds no {TOKENIZER}")
         trained = settings.load(data_dir)
-        partial = stored.with_name(stored.name + ".partial")
+        partial = stored.with_name(stored.name + PARTIAL)
         shutil.copyfile(trained.file, partial)
         partial.replace(stored)
     return dataclasses.replace(settings, file=str(stored)).load(data_dir)
+
+
+def _left_over(path: Path) -> bool:
+    """What a program may leave that ended before there was a run."""
+    return path.name == LOCK or path.suffix == PARTIAL
 
 
 def _may_change(line: str) -> bool:

@@ -112,9 +112,7 @@ class Experiment:
 
     def _init(self) -> TrainState:
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), self.batch_shapes())
-        return init_state(
-            self.networks, self.objectives, zeros, self.optimizer, self.config.seed
-        )
+        return init_state(self.networks, self.objectives, zeros, self.optimizer, self.config.seed)
 
     def abstract_state(self) -> TrainState:
         """Shapes, types and shardings of the state, computed without any array."""
@@ -125,7 +123,9 @@ class Experiment:
         try:
             shapes = jax.eval_shape(self._init)
         except (TypeError, ValueError) as error:
-            raise UserError(f"config: networks and objectives do not fit: {_line(error)}") from error
+            raise UserError(
+                f"config: networks and objectives do not fit: {_line(error)}"
+            ) from error
         return jax.tree.map(
             lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
             shapes,

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+PARTIAL = ".partial"  # ends the name of a file that is being written
+
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a file so that a reader sees the old content or all of the new."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL)
     with open(partial, "w", encoding="utf8") as file:
         file.write(text)
         file.flush()

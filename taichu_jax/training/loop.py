@@ -10,10 +10,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from taichu_jax.config import to_json
 from taichu_jax.data.loader import Loader
 from taichu_jax.training.checkpoint import Checkpoints
 from taichu_jax.training.datasets import prepare_data
-from taichu_jax.training.directory import RunDirectory, config_text
+from taichu_jax.training.directory import RunDirectory
 from taichu_jax.training.experiment import Experiment
 from taichu_jax.training.feed import Feed
 from taichu_jax.training.metrics import Clock, Journal, Meter
@@ -37,7 +38,7 @@ def train(config: ConfigDict, run_dir: str | Path, *, resume: bool = True) -> Pa
       UserError: see `Experiment.from_config`, `RunDirectory`, `Checkpoints`, `Journal.write`.
     """
     experiment = Experiment.from_config(config)
-    with RunDirectory(run_dir, config, resume) as directory, Interrupt() as interrupt:
+    with RunDirectory(run_dir, config, resume) as directory:
         prepare_data(experiment.streams, config.data)
         tokenizer = directory.tokenizer(experiment.tokenizer)
         checkpoints = Checkpoints(directory.path, config.checkpoints_kept)
@@ -61,8 +62,12 @@ def train(config: ConfigDict, run_dir: str | Path, *, resume: bool = True) -> Pa
         )
         feed = Feed(loader, experiment.mesh)
         try:
-            done = _steps(experiment, state, start, feed, journal, checkpoints, progress, interrupt)
+            with Interrupt() as interrupt:
+                done = _steps(
+                    experiment, state, start, feed, journal, checkpoints, progress, interrupt
+                )
         finally:
+            checkpoints.wait()  # a save that has begun is worth finishing, whatever happened
             feed.close()
             loader.close()
             progress.close()
@@ -87,7 +92,7 @@ def _steps(
 ) -> int:
     """Runs the steps from `start` on; returns how many are done and saved."""
     config = experiment.config
-    metadata = {"config": config_text(config)}
+    metadata = {"config": to_json(config)}
     train_step, meter, clock = experiment.train_step(), Meter(), Clock()
     done = start
     while done < config.steps:

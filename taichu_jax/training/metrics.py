@@ -77,7 +77,7 @@ class Journal:
     """
 
     def __init__(self, run_dir: Path, start: int):
-        self._losses = JsonLines(run_dir / LOSSES, lambda row: row["step"] < start)
+        self._losses = JsonLines(run_dir / LOSSES, lambda row: True)
         self._metrics = JsonLines(run_dir / METRICS, lambda row: row["step"] <= start)
         self._board = SummaryWriter(
             str(run_dir / TENSORBOARD), purge_step=start + 1 if start else None
@@ -121,10 +121,9 @@ class Clock:
     def take(self, step: int, lost: float) -> dict[str, float]:
         """The interval's numbers, at `step` updates done and `lost` seconds waited for data."""
         seconds = max(time.monotonic() - self._since, 1e-9)
-        result = {
-            "rate": (step - self._step) / seconds,
-            "loader_wait": min((lost - self._lost) / seconds, 1.0),
-        }
+        result = {"loader_wait": min((lost - self._lost) / seconds, 1.0)}
+        if step > self._step:  # none was timed in an interval of one step that was compiled
+            result["rate"] = (step - self._step) / seconds
         self.restart(step, lost)
         return result
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
-import time
 from collections.abc import Mapping
 
 from rich.console import Console
@@ -55,15 +55,17 @@ class ProgressLine:
     def log(self, step: int, means: Mapping[str, float]) -> None:
         """Shows an interval's means."""
         shown = [f"{name} {means[name]:.4g}" for name in self._names if name in means]
-        rate = f"{means['rate']:.3g} steps/s"
+        rate = f"{means['rate']:.3g} steps/s" if "rate" in means else "compiled"
         if self._live is not None:
             self._live.update(self._task, rate=rate, losses=", ".join(shown))
         elif not self._quiet:
-            left = (self._total - step) / max(means["rate"], 1e-9)
-            left = f"{time.strftime('%H:%M:%S', time.gmtime(left))} left"
             if means["loader_wait"] > 0.05:
                 shown.append(f"waits for data {means['loader_wait']:.0%}")
-            print(", ".join([f"step {step}/{self._total}", *shown, rate, left]), flush=True)
+            shown.append(rate)
+            if "rate" in means:
+                left = round((self._total - step) / means["rate"])
+                shown.append(f"{datetime.timedelta(seconds=left)} left")
+            print(", ".join([f"step {step}/{self._total}", *shown]), flush=True)
 
     def close(self) -> None:
         if self._live is not None:

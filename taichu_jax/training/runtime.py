@@ -65,8 +65,10 @@ class Interrupt:
     def __enter__(self) -> Interrupt:
         self._signal = 0
         self._before = {}
-        # With several processes JAX catches SIGTERM itself.
-        for number in (signal.SIGINT,) if jax.process_count() > 1 else (signal.SIGINT, signal.SIGTERM):
+        numbers = [signal.SIGINT]
+        if jax.process_count() == 1:  # else JAX catches SIGTERM and tells all processes
+            numbers.append(signal.SIGTERM)
+        for number in numbers:
             self._before[number] = signal.signal(number, self._handle)
         return self
 

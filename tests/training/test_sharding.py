@@ -72,7 +72,7 @@ def test_a_batch_is_split_over_data_and_fsdp():
 
 
 @pytest.mark.parametrize(
-    "size, accumulate, valid", [(6, 1, "4, 8"), (10, 1, "4, 8, 12"), (12, 2, "8, 16")]
+    "size, accumulate, valid", [(6, 1, "4, 8, 12"), (10, 1, "8, 12, 16"), (12, 2, "8, 16, 24")]
 )
 def test_check_batch_names_sizes_that_work(size, accumulate, valid):
     with pytest.raises(UserError) as caught:

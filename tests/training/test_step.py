@@ -11,7 +11,7 @@ from taichu_jax.training.nets import BoundNets
 from taichu_jax.training.optim import DEFAULT_RULES, AdamW, Optimizer, Rule, paths
 from taichu_jax.training.state import init_state
 from taichu_jax.training.step import follow, make_loss, make_step
-from tests.training.toy import Linear, SquaredError
+from tests.training.toy import CALLS, Linear, SquaredError
 
 RNG = np.random.default_rng(0)
 STREAMS = {
@@ -101,7 +101,7 @@ def test_a_rate_of_zero_keeps_bits_and_has_no_optimiser_state():
     new = state
     step = jax.jit(make_step(NETS, {"fit": FIT}, optimizer))
     for _ in range(3):
-        new, metrics = step(new, STREAMS)
+        new, _ = step(new, STREAMS)
     np.testing.assert_array_equal(new.params["net"]["kernel"], state.params["net"]["kernel"])
     assert np.abs(new.params["net"]["bias"] - state.params["net"]["bias"]).max() > 0.1
     # The norm is that of the trained parameters alone.
@@ -124,9 +124,9 @@ def test_objectives_that_ask_the_same_share_one_call():
         def loss(p):
             return make_loss(NETS, objectives, 0)(p, {}, memory, STREAMS, 0)[0]
 
-        NETS["net"].clear()
+        CALLS.clear()
         result = jax.value_and_grad(loss)(state.params)
-        return result, len(NETS["net"].calls)
+        return result, len(CALLS)
 
     (shared, shared_grads), calls = graded(two, state.memory)
     (alone, alone_grads), _ = graded(one, {"a": state.memory["a"]})

@@ -89,7 +89,9 @@ def _shape(path: pathlib.Path) -> tuple[str, float]:
     wave, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
     loud = np.array([np.abs(part).max(initial=0.0) for part in np.array_split(wave[:, 0], BARS)])
     loud = np.maximum(loud / max(loud.max(), 1e-6), 0.08)
-    path_data = "".join(f"M{3 * i + 1.5} {12 - 11 * x:.1f}v{22 * x:.1f}" for i, x in enumerate(loud))
+    path_data = "".join(
+        f"M{3 * i + 1.5} {12 - 11 * x:.1f}v{22 * x:.1f}" for i, x in enumerate(loud)
+    )
     return f'<svg viewBox="0 0 {3 * BARS} 24"><path d="{path_data}"/></svg>', len(wave) / rate
 
 
@@ -167,7 +169,8 @@ tr.total td{font-weight:600}
 .meter i{position:absolute;inset:0 auto 0 0;border-radius:5px;background:var(--c0)}
 .base .meter i{background:var(--soft);opacity:.55}
 .meter u{position:absolute;top:-3px;bottom:-3px;width:2px;background:var(--accent2)}
-.key{display:inline-block;width:2px;height:12px;background:var(--accent2);vertical-align:-1px;margin:0 4px}
+.key{display:inline-block;width:2px;height:12px;background:var(--accent2);vertical-align:-1px;
+margin:0 4px}
 details{margin:12px 0}summary{cursor:pointer;color:var(--accent);font-size:14px;font-weight:500}
 .tag{display:inline-flex;align-items:center;gap:5px;font-weight:600}
 .tag svg{width:17px;height:17px;fill:none;stroke:currentColor;stroke-width:1.7;stroke-linecap:round;
@@ -192,7 +195,8 @@ padding:4px;align-self:center;border:1px solid var(--line)}
 background:var(--track);color:var(--soft);align-self:flex-start}
 .rank.top{background:var(--goodbg);color:var(--good)}
 .clip{display:flex;align-items:center;gap:8px;width:100%;max-width:190px;border:1px solid var(--line);
-border-radius:99px;background:var(--bg);color:inherit;padding:4px 10px 4px 5px;cursor:pointer;font:inherit}
+border-radius:99px;background:var(--bg);color:inherit;padding:4px 10px 4px 5px;cursor:pointer;
+font:inherit}
 .clip:hover{border-color:var(--c1)}
 .knob{flex:none;width:24px;height:24px;border-radius:50%;background:var(--c1);position:relative}
 .knob:before{content:"";position:absolute;left:9px;top:6.5px;border:5.5px solid transparent;
@@ -221,7 +225,7 @@ padding-right:0;border-bottom:1px solid var(--line);padding-bottom:12px}header,m
 padding-left:16px;padding-right:16px}.num{grid-template-columns:46px}.num .meter{display:none}
 td,th{padding-left:8px;padding-right:8px}}
 @media print{nav,#theme{display:none}details{display:block}}
-""".replace("\n", "")
+"""
 
 SCRIPT = """
 (()=>{const r=document.documentElement;document.getElementById('theme').onclick=()=>{
@@ -231,4 +235,4 @@ const stop=()=>{if(on){on.a.pause();on.a.currentTime=0;on.b.classList.remove('on
 document.addEventListener('click',e=>{const b=e.target.closest('.clip');if(!b)return;
 const again=on&&on.b===b;stop();if(again)return;const a=document.getElementById(b.dataset.clip);
 on={a,b};b.classList.add('on');a.onended=stop;a.play()})})()
-""".replace("\n", "")
+"""

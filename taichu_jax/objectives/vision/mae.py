@@ -10,8 +10,8 @@ Batch: `image` float32 [B, H, W, 3] in [0, 1]; with `present`, that field, bool 
 absent do not count.
 Networks: `encoder`, a ViT that takes `keep`; `decoder`, an MAEDecoder with the encoder's patch and cls.
 Defaults: rate 0.75 (paper, table 1a), normalised pixels (table 1d). The released code takes the
-unbiased variance and 1e-6, and scales pixels with ImageNet's mean and deviation; here they are scaled
-to [-1, 1], which matters only without normalisation.
+unbiased variance and 1e-6, keeps int(N (1 - rate)) patches, and scales pixels with ImageNet's mean
+and deviation; here they are scaled to [-1, 1], which matters only without normalisation.
 Checked against: the formula in NumPy loops with the same kept patches, exact mask statistics.
 """
 

@@ -12,7 +12,8 @@ Batch: `image` and `image2` float32 [B, H, W, 3] in [0, 1], two augmentations of
 Networks: `encoder`, an image encoder, whose states are averaged over the patches; `projection`.
 Teacher: both, with decay 0.999.
 Defaults: temperature 0.2 (v2; 0.07 in v1), 65536 negatives of width 128, decay 0.999 (papers). The
-networks here have no batch normalisation, so keys need no shuffling among devices.
+networks here have no batch normalisation, so keys need no shuffling among devices; v2's head is
+`Projection` with `hidden` and activation 'relu', but for the layer norm between.
 Checked against: the formula in NumPy loops over several steps, with a queue that wraps.
 """
 
