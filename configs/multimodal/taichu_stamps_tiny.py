@@ -1,7 +1,9 @@
 """Tri-modal model on the Tux Paint stamps, small enough for a lunch break on two cores.
 
-    python launch/train.py --config configs/multimodal/taichu_stamps_tiny.py
+python launch/train.py --config configs/multimodal/taichu_stamps_tiny.py
 """
+
+import os
 
 from taichu_jax.config import spec
 from taichu_jax.data.languages import LANGUAGES
@@ -21,8 +23,12 @@ from taichu_jax.ops.schedules import WarmupCosine
 from taichu_jax.training.experiment import defaults
 from taichu_jax.training.optim import AdamW
 
-import os
-VOCAB, WIDTH, PATCH, STRIDE = 2048, int(os.environ.get("W",128)), int(os.environ.get("P",16)), int(os.environ.get("S",4))
+VOCAB, WIDTH, PATCH, STRIDE = (
+    2048,
+    int(os.environ.get("W", 128)),
+    int(os.environ.get("P", 16)),
+    int(os.environ.get("S", 4)),
+)
 IMAGE, WORDS, SECONDS = 64, 20, 2.0
 PATCHES, FRAMES = (IMAGE // PATCH) ** 2, int(100 * SECONDS)
 

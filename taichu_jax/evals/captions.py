@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from taichu_jax.data.languages import LANGUAGES, known
+from taichu_jax.errors import UserError
 from taichu_jax.evals.features import collect, thinned
 from taichu_jax.evals.media import Gallery, Originals
 from taichu_jax.models.layers import Encoded
@@ -112,13 +113,14 @@ class Captions:
     encoders: Encoders = Encoders()
     decoder: str = "text_decoder"
     limit: int = 40
-    examples: int = 8
+    examples: int = 9
 
     def run(self, run, out_dir: pathlib.Path) -> dict[str, Any]:
         """Scores by split, subset and language; example media go to `out_dir`."""
         for name in self.languages:
             known(name, "Captions.languages")
-        tokenizer = run.tokenizer.load(run.config.data.dir)
+        if run.tokenizer is None:
+            raise UserError("Captions: the run has no tokenizer, so it cannot write words")
         write = self.writer(run)
         results, shown = {}, []
         for split in self.splits:
@@ -139,7 +141,7 @@ class Captions:
             originals = Originals(run, stream)
             references = [originals.text(i) for i in fields["example"]]
             texts = {
-                name: [tokenizer.decode(ids) for ids in rows] for name, rows in written.items()
+                name: [run.tokenizer.decode(ids) for ids in rows] for name, rows in written.items()
             }
             results[split] = self._scores(fields["lang"], references, texts)
             gallery = Gallery(run, stream, out_dir)

@@ -28,7 +28,7 @@ class Originals:
 
     def row(self, example: int) -> int:
         """The picture's number in its split: the same for all languages of a picture."""
-        return self._examples[int(example)].row
+        return self._examples[int(example)][0]
 
     def text(self, example: int) -> str:
         row, language = self._examples[int(example)]

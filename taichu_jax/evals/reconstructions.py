@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from taichu_jax.config import choices
+from taichu_jax.errors import UserError
 from taichu_jax.evals.features import collect, thinned
 from taichu_jax.evals.media import Folder, Originals
 from taichu_jax.ops.frames import stack_frames
@@ -37,7 +39,7 @@ class PictureReconstructions:
     examples: int = 8
 
     def run(self, run, out_dir: pathlib.Path) -> dict[str, Any]:
-        objective = run.experiment.objectives[self.objective]
+        objective = _named(run, self.objective)
         rng = jax.random.key(run.config.seed)
 
         def draw(nets, batch):
@@ -92,7 +94,7 @@ class SpectrogramReconstructions:
 
     def run(self, run, out_dir: pathlib.Path) -> dict[str, Any]:
         objective = dataclasses.replace(
-            run.experiment.objectives[self.objective], rate=self.rate, share=1.0, whole_modality=0.0
+            _named(run, self.objective), rate=self.rate, share=1.0, whole_modality=0.0
         )
         rng = jax.random.key(run.config.seed)
 
@@ -135,6 +137,13 @@ class SpectrogramReconstructions:
             "rate": self.rate,
             "examples": shown,
         }
+
+
+def _named(run, name: str):
+    objectives = run.experiment.objectives
+    if name not in objectives:
+        raise UserError(f"objective={name!r}: no such objective; {choices(name, objectives)}")
+    return objectives[name]
 
 
 def _flat_patches(images: np.ndarray, patch: int) -> np.ndarray:

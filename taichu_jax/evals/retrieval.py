@@ -2,8 +2,9 @@
 
 For every query the candidates are all items of the same split and language, ranked by the cosine of
 their embeddings; a pair of modalities is the normalised sum of its two embeddings. An answer is right
-when it is of the same concept or has the same words: nobody could tell those apart. The numbers are
-those of `ranking.py`; chance is beside each, computed exactly.
+when it is of the same concept or has the same words: nobody could tell those apart. Beside it stands
+the stricter count in which only the item itself is right (`own`). The numbers are those of
+`ranking.py`; chance is beside each, computed exactly.
 
 Two questions, kept apart: `test` holds pictures, words and voices of things never seen in training,
 `test_recordings` new voices that name pictures which were seen. On the second, directions without the
@@ -84,6 +85,7 @@ class Retrieval:
         by_direction = {}
         for queries, target in directions(split):
             tables, chances, sizes = {}, {}, {}
+            own, own_chances = {}, {}
             for language in self.languages:
                 rows = complete(fields, language, (*queries, target))
                 if rows.size < 2:
@@ -91,12 +93,20 @@ class Retrieval:
                 scores, right = compare(fields, embeddings, rows, queries, target)
                 tables[language] = ranking.ranking(scores, right)
                 chances[language] = ranking.chance(right)
+                itself = np.eye(rows.size, dtype=bool)
+                own[language] = ranking.ranking(scores, itself)
+                own_chances[language] = ranking.chance(itself)
                 sizes[language] = int(rows.size)
             if tables:
                 by_direction[label(queries, target)] = {
                     "mean": ranking.average(tables),
                     "chance": ranking.average(chances),
                     "languages": tables,
+                    "own": {
+                        "mean": ranking.average(own),
+                        "chance": ranking.average(own_chances),
+                        "languages": own,
+                    },
                     "candidates": sizes,
                 }
         return by_direction

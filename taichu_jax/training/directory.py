@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from taichu_jax.config import differences, from_json, to_json
@@ -84,6 +85,10 @@ class RunDirectory:
 
     def tokenizer(self, settings: Any) -> Any:
         """The run's tokenizer: the stored vocabulary, or else a trained one that is stored now."""
+        if jax.process_index() == 0:
+            ready_tokenizer(self.path, settings, self._config.data.dir)
+        if jax.process_count() > 1:  # the others find it stored
+            multihost_utils.sync_global_devices("tokenizer")
         return ready_tokenizer(self.path, settings, self._config.data.dir)
 
     def _take_lock(self) -> None:

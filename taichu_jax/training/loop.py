@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -38,18 +39,23 @@ def train(config: ConfigDict, run_dir: str | Path, *, resume: bool = True) -> Pa
       UserError: see `Experiment.from_config`, `RunDirectory`, `Checkpoints`, `Journal.write`.
     """
     experiment = Experiment.from_config(config)
-    with RunDirectory(run_dir, config, resume) as directory:
+    with RunDirectory(run_dir, config, resume) as directory, contextlib.ExitStack() as closing:
         prepare_data(experiment.streams, config.data)
         tokenizer = directory.tokenizer(experiment.tokenizer)
         checkpoints = Checkpoints(directory.path, config.checkpoints_kept)
+        closing.callback(checkpoints.wait)  # a save that has begun is finished, whatever happens
         state, start, notes = _first_state(experiment, checkpoints)
         progress = _progress(experiment, start)
+        closing.callback(progress.close)
         for note in notes:
             progress.say(note)
         progress.say(_description(experiment, state, start, directory.path))
-        journal = Journal(directory.path, start) if jax.process_index() == 0 else None
-        if journal and journal.missing:
-            progress.say(f"{journal.missing} of the {start} steps so far are not in its records")
+        journal = None
+        if jax.process_index() == 0:
+            journal = Journal(directory.path, start)
+            closing.callback(journal.close)
+            if journal.missing:
+                progress.say(f"{journal.missing} of the {start} steps so far lack their records")
         loader = Loader(
             experiment.streams,
             config.data.dir,
@@ -60,19 +66,11 @@ def train(config: ConfigDict, run_dir: str | Path, *, resume: bool = True) -> Pa
             process_count=jax.process_count(),
             threads=config.data.threads,
         )
+        closing.callback(loader.close)
         feed = Feed(loader, experiment.mesh)
-        try:
-            with Interrupt() as interrupt:
-                done = _steps(
-                    experiment, state, start, feed, journal, checkpoints, progress, interrupt
-                )
-        finally:
-            checkpoints.wait()  # a save that has begun is worth finishing, whatever happened
-            feed.close()
-            loader.close()
-            progress.close()
-            if journal:
-                journal.close()
+        closing.callback(feed.close)
+        with Interrupt() as interrupt:
+            done = _steps(experiment, state, start, feed, journal, checkpoints, progress, interrupt)
         if done < config.steps:
             progress.say(f"stopped and saved at step {done}; the same command goes on from there")
         else:
@@ -135,7 +133,7 @@ def _progress(experiment: Experiment, start: int) -> ProgressLine:
     names = ("loss", *(f"{name}/loss" for name in sorted(experiment.objectives)))
     if len(experiment.objectives) == 1:
         names = names[:1]
-    return ProgressLine(experiment.config.steps, start, names[:5], quiet=jax.process_index() != 0)
+    return ProgressLine(experiment.config.steps, start, names, quiet=jax.process_index() != 0)
 
 
 def _description(experiment: Experiment, state: TrainState, start: int, path: Path) -> str:

@@ -77,7 +77,7 @@ class Journal:
     """
 
     def __init__(self, run_dir: Path, start: int):
-        self._losses = JsonLines(run_dir / LOSSES, lambda row: True)
+        self._losses = JsonLines(run_dir / LOSSES, lambda row: row["step"] < start)
         self._metrics = JsonLines(run_dir / METRICS, lambda row: row["step"] <= start)
         self._board = SummaryWriter(
             str(run_dir / TENSORBOARD), purge_step=start + 1 if start else None

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
+
+_MOST_SHOWN = 5
 
 
 class ProgressLine:
@@ -15,7 +18,7 @@ class ProgressLine:
 
     Args:
       total, start: the run's last step, and where it begins now.
-      names: the metrics to show, the most telling first.
+      names: the metrics to show, the most telling first; of more than `_MOST_SHOWN` the largest.
       quiet: says nothing (all processes but one).
     """
 
@@ -30,7 +33,7 @@ class ProgressLine:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[losses]}"),
+                TextColumn("{task.fields[losses]}", table_column=Column(no_wrap=True)),
                 console=console,
                 refresh_per_second=4,
             )
@@ -54,6 +57,10 @@ class ProgressLine:
 
     def log(self, step: int, means: Mapping[str, float]) -> None:
         """Shows an interval's means."""
+        if len(self._names) > _MOST_SHOWN:  # once: they keep their places
+            first, *others = self._names
+            others.sort(key=lambda name: -abs(means.get(name, 0.0)))
+            self._names = (first, *others[: _MOST_SHOWN - 1])
         shown = [f"{name} {means[name]:.4g}" for name in self._names if name in means]
         rate = f"{means['rate']:.3g} steps/s" if "rate" in means else "compiled"
         if self._live is not None:

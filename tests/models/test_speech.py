@@ -108,6 +108,14 @@ def test_wave_token_count():
     assert wave().token_count(300) == 19
 
 
+def test_wave_encoder_has_the_size_of_the_published_base_model():
+    """94,371,712 parameters, less the 128 scales of the weight normalisation that is left out."""
+    shapes = jax.eval_shape(
+        WaveEncoder().init, jax.random.key(0), jnp.zeros((1, 800)), jnp.array([800])
+    )
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == 94_371_712 - 128
+
+
 @pytest.mark.parametrize(
     ("size", "stride", "groups", "padding"), [(5, 3, 1, (0, 0)), (4, 1, 2, (2, 1))]
 )

@@ -207,6 +207,13 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
         "step 22/100, loss 1, 0.0005 steps/s, 1 day, 19:20:00 left\n"
         "[x] said\n"
     )
+    names = ("loss", *"abcdef")
+    many = ProgressLine(100, 0, names)
+    for number in (1.0, 0.0):
+        values = dict(zip("abcdef", [1, 2 * number, 6, 5, 4, 3], strict=True))
+        many.log(20, values | {"loss": 9, "rate": 1, "loader_wait": 0})
+    for line in capsys.readouterr().out.splitlines():
+        assert "loss 9, c 6, d 5, e 4, f 3, 1 steps/s" in line
     quiet = ProgressLine(100, 0, ("loss",), quiet=True)
     quiet.log(20, {"loss": 1, "rate": 1, "loader_wait": 0})
     quiet.say("nothing")

@@ -71,8 +71,8 @@ def _head(facts: dict[str, Any], evaluations: dict[str, Any], metrics: list[dict
         ("evaluated on", f"{facts['device']}, {facts['cores']} cores"),
         ("evaluated at", facts["when"]),
     ]
-    wide = [("data", "; ".join(d["message"] for d in facts["data"]))]
-    wide += [("command", facts["command"])]
+    messages = (d["message"].removeprefix("data: ") for d in facts["data"])
+    wide = [("data", "; ".join(messages)), ("command", facts["command"])]
     cells = "".join(f"<div><dt>{esc(k)}</dt><dd>{esc(v)}</dd></div>" for k, v in rows if v)
     cells += "".join(
         f"<div class=wide><dt>{esc(k)}</dt><dd>{'<code>' if k == 'command' else ''}{esc(v)}"
@@ -103,17 +103,18 @@ def _tiles(evaluations: dict[str, Any]) -> str:
             for key, label in directions:
                 if key in table:
                     mean, chance = table[key]["mean"]["R@10"], table[key]["chance"]["R@10"]
-                    note = f"{label}<br>R@10, held-out pictures; chance {chance:.1f}"
-                    tiles.append((f"{mean:.1f}", "%", note))
+                    note = f"<b>{label}</b>R@10 on held-out pictures, chance {chance:.1f}"
+                    tiles.append((0, f"{mean:.1f}", "%", note))
         elif entry["kind"] in ("CategoryProbe", "LanguageProbe"):
             best = max(row["linear"] for row in result["rows"] if row["kind"] == "layer")
             what = {"category": "category of a picture", "lang": "language of a voice"}
             label = what.get(result["task"], result["task"])
-            note = f"{esc(label)}<br>best linear probe; chance {result['rows'][0]['linear']:.1f}"
-            tiles.append((f"{best:.1f}", "%", note))
+            chance = result["rows"][0]["linear"]
+            note = f"<b>{esc(label)}</b>best linear probe, chance {chance:.1f}"
+            tiles.append((1, f"{best:.1f}", "%", note))
     cards = "".join(
         f'<div class="card tile"><b>{number}<i> {unit}</i></b><small>{note}</small></div>'
-        for number, unit, note in tiles
+        for _, number, unit, note in sorted(tiles, key=lambda tile: tile[0])
     )
     return f"<div class=tiles>{cards}</div>" if cards else ""
 
@@ -142,7 +143,7 @@ def _monitors(metrics: list[dict]) -> tuple[str, str, str]:
         "over the sphere and 0 when they are all the same; perplexities count the codes in use; "
         "accuracies are those of the pretext tasks on training batches.</p>"
     )
-    title = "Collapse monitors and pretext tasks"
+    title = "Collapse monitors"
     return "monitors", title, f"{text}<div class='grid charts'>{charts}</div>" if charts else ""
 
 

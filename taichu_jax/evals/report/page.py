@@ -125,12 +125,14 @@ code{font:.9em ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",mon
 .badge{display:inline-block;border-radius:99px;padding:2px 12px;font-size:13px;font-weight:600;
 background:var(--goodbg);color:var(--good);margin:0 8px 8px 0}
 .badge.warn{background:var(--accent2);color:#201200}
-.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:1px;background:
-var(--line);border:1px solid var(--line);border-radius:14px;overflow:hidden;margin-top:20px}
-.facts div{background:var(--card);padding:12px 16px}
-.facts dt,.tile small{font-size:12px;color:var(--soft)}
+.facts{display:flex;flex-wrap:wrap;gap:1px;background:var(--line);
+border:1px solid var(--line);border-radius:14px;overflow:hidden;margin-top:20px}
+.facts div{background:var(--card);padding:12px 16px;flex:1 1 150px}
+.facts dt,.tile small{font-size:12px;line-height:1.4;color:var(--soft)}
+.tile small{display:block;margin-top:4px}.tile small b{display:block;font-size:13px;color:var(--ink);
+letter-spacing:0;margin-bottom:2px}
 .facts dd{margin:0;font-weight:600;overflow-wrap:anywhere}
-.facts .wide{grid-column:1/-1}.facts .wide dd{font-weight:400}
+.facts .wide{flex-basis:100%}.facts .wide dd{font-weight:400}
 nav{position:sticky;top:0;z-index:5;background:color-mix(in srgb,var(--bg) 88%,transparent);
 backdrop-filter:blur(10px);border-bottom:1px solid var(--line)}
 nav>div{display:flex;gap:18px;align-items:center;overflow-x:auto;height:48px;white-space:nowrap}
@@ -141,7 +143,7 @@ section{padding:44px 0 12px}
 section+section{border-top:1px solid var(--line)}
 footer{padding-top:36px;padding-bottom:48px;color:var(--soft);font-size:13px}
 .card{background:var(--card);border:1px solid var(--line);border-radius:14px;box-shadow:var(--shadow)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(165px,1fr));gap:14px;margin:22px 0 4px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(158px,1fr));gap:14px;margin:22px 0 4px}
 .tile{padding:14px 16px}
 .tile b{display:block;font-size:28px;line-height:1.2;letter-spacing:-.02em;
 font-variant-numeric:tabular-nums}

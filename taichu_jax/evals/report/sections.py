@@ -64,6 +64,18 @@ def retrieval(name: str, result: dict[str, Any], media: Media) -> str:
 
 
 def _retrieval_table(table: dict[str, Any]) -> str:
+    strict = {k: v["own"] | {"candidates": v["candidates"]} for k, v in table.items()}
+    names, rows = _by_language(table)
+    return (
+        f'<div class="card scroll">{_recalls(table)}</div>'
+        "<details><summary>Stricter: only the item itself is right</summary>"
+        f"<div class='card scroll'>{_recalls(strict)}</div></details>"
+        f"<details><summary>By language: R@1 / R@10</summary><div class='card scroll'><table><tr>"
+        f"<th>query → answer</th>{names}</tr>{rows}</table></div></details>"
+    )
+
+
+def _recalls(table: dict[str, Any]) -> str:
     def cells(row, chance):
         numbers = "".join(
             f"<td>{_number(row[k], chance[k])}</td>" for k in row if k.startswith("R@")
@@ -77,6 +89,13 @@ def _retrieval_table(table: dict[str, Any]) -> str:
         f"<td>{_range(entry['candidates'].values())}</td></tr>"
         for direction, entry in table.items()
     )
+    return (
+        f"<table><tr><th>query → answer</th>{head}<th>median rank / chance</th><th>candidates</th>"
+        f"</tr>{rows}</table>"
+    )
+
+
+def _by_language(table: dict[str, Any]) -> tuple[str, str]:
     languages = sorted({lang for entry in table.values() for lang in entry["languages"]})
     per_language = "".join(
         f"<tr><td>{_direction(direction)}</td>"
@@ -91,12 +110,7 @@ def _retrieval_table(table: dict[str, Any]) -> str:
         for direction, entry in table.items()
     )
     names = "".join(f"<th>{esc(LANGUAGES.get(x, x))}</th>" for x in languages)
-    return (
-        f'<div class="card scroll"><table><tr><th>query → answer</th>{head}<th>median rank / chance'
-        f"</th><th>candidates</th></tr>{rows}</table></div>"
-        f"<details><summary>By language: R@1 / R@10</summary><div class='card scroll'><table><tr>"
-        f"<th>query → answer</th>{names}</tr>{per_language}</table></div></details>"
-    )
+    return names, per_language
 
 
 def _asked(name: str, example: dict[str, Any], media: Media) -> str:
@@ -104,7 +118,7 @@ def _asked(name: str, example: dict[str, Any], media: Media) -> str:
     if not any(item["right"] for item in example["found"]):
         late = (
             f'<div class="item late">{_card(name, example["answer"], media)}<div class=meta>'
-            f"<b>right answer</b><span>rank {rank:.3g}</span></div></div>"
+            f"<b>right: {rank:.3g}</b></div></div>"
         )
     items = "".join(
         f'<div class="item{" right" if item["right"] else ""}">{_card(name, item, media)}'
@@ -279,12 +293,12 @@ def subsets(name: str, result: dict[str, Any], media: Media) -> str:
 
 SECTIONS: dict[str, tuple[str, str, Callable[[str, dict, Media], str]]] = {
     "Retrieval": ("retrieval", "Retrieval", retrieval),
-    "Captions": ("captions", "Words from pictures and voices", captions),
-    "ModalitySubsets": ("subsets", "Any subset of modalities", subsets),
-    "PictureReconstructions": ("pictures", "Pictures filled in", pictures),
-    "SpectrogramReconstructions": ("spectrograms", "Speech filled in", spectrograms),
-    "CategoryProbe": ("probes", "Probes of frozen features", probe),
-    "LanguageProbe": ("probes", "Probes of frozen features", probe),
+    "Captions": ("captions", "Captions", captions),
+    "ModalitySubsets": ("subsets", "Subsets of modalities", subsets),
+    "PictureReconstructions": ("pictures", "Masked pictures", pictures),
+    "SpectrogramReconstructions": ("spectrograms", "Masked speech", spectrograms),
+    "CategoryProbe": ("probes", "Probes", probe),
+    "LanguageProbe": ("probes", "Probes", probe),
 }
 
 

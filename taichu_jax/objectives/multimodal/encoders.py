@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +82,10 @@ def present(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     return {name: batch[f"has_{name}"] for name in MODALITIES}
 
 
-def first_rows(tree, share: float):
+def first_rows(fields: Mapping[str, Any], share: float) -> Mapping[str, Any]:
     """The first `share` of the examples of every array: rows come shuffled, so it is a fair sample."""
-    return jax.tree.map(lambda x: x[: max(1, round(share * x.shape[0]))], tree)
+    # Copied rather than made anew, because a batch knows how to name the field that it lacks.
+    rows = copy.copy(fields)
+    for name, value in fields.items():
+        rows[name] = jax.tree.map(lambda x: x[: max(1, round(share * x.shape[0]))], value)
+    return rows

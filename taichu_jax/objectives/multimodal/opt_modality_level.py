@@ -10,8 +10,8 @@ Batch: see `Encoders`; `lang` int32 [B] where the decoder has languages. Example
 with nothing left to read, do not count.
 Networks: the encoders, the fusion, `decoder`.
 Defaults: p = 0.3 from the paper. `masking="released"` is what the released code does instead: the text
-is always masked, and of the others the image, the audio or neither with 0.3, 0.3 and 0.4;
-`smoothing` is 0.1 there.
+is always masked, and of the others the image, the audio or neither with 0.3, 0.3 and 0.4 (it also
+hides 15 % of the tokens of what stays, which is left out here); `smoothing` is 0.1 there.
 Checked against: the formula in NumPy; the exact distribution of subsets.
 """
 
@@ -91,7 +91,7 @@ class OPTModalityLevel(Objective):
 
     def loss(self, nets, batch, memory, rng):
         encoded = first_rows(self.encoders.encode(nets, batch), self.share)
-        batch = first_rows(dict(batch), self.share)
+        batch = first_rows(batch, self.share)
         has = jnp.stack([present(batch)[name] for name in MODALITIES], -1)
         key = fold_name(rng, "modalities")
         if self.masking == "paper":

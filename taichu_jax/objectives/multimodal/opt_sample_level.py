@@ -7,7 +7,7 @@ example's); 2 only text and image match; 3 only text and audio match; 4 none mat
 come from two different other examples).
 
 Batch: see `Encoders`; `concept` int32 [B]: replacements always show another concept. Examples that
-lack a modality, or for which the batch holds no replacement, do not count.
+lack a modality, or for which the batch holds no replacement that their class needs, do not count.
 Networks: the encoders, the fusion, `head` (width 5).
 Defaults: the paper gives no sampling of the classes; uniform as in the released code.
 `variant="released"` is that code's softmax cross entropy with its own order of classes: 0 image and
@@ -92,7 +92,7 @@ class OPTSampleLevel(Objective):
 
     def loss(self, nets, batch, memory, rng):
         encoded = first_rows(self.encoders.encode(nets, batch), self.share)
-        batch = first_rows(dict(batch), self.share)
+        batch = first_rows(batch, self.share)
         has = present(batch)
         complete = has["text"] & has["image"] & has["audio"]
         labels, sources, valid = build_matches(

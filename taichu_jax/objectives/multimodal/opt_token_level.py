@@ -81,15 +81,20 @@ def contrast(
 def contrast_as_released(predicted: jax.Array, target: jax.Array, masked: jax.Array) -> jax.Array:
     """The released code's term at every position [B, N], with its sign error.
 
-    Negatives are the ten rows before in the flattened batch, across examples, with hidden frames
-    already set to zero.
+    Negatives are the five rows before and the five after in the flattened batch (at its ends the ten
+    that are nearest), across examples, with hidden frames already set to zero.
     """
     flat_prediction = _unit(predicted).reshape(-1, predicted.shape[-1])
     flat_target = _unit(target).reshape(-1, target.shape[-1])
     visible = jnp.where(masked.reshape(-1, 1), 0.0, flat_target)
-    others = [jnp.roll(visible, i + 1, axis=0) for i in range(RELEASED_NEGATIVES)]
-    cosines = [(flat_prediction * x).sum(-1) for x in (flat_target, *others)]
-    scores = (1 - jnp.stack(cosines, -1)) / RELEASED_TEMPERATURE
+    rows, last = jnp.arange(len(visible)), len(visible) - 1
+    first = jnp.clip(rows - RELEASED_NEGATIVES // 2, 0, max(0, last - RELEASED_NEGATIVES))
+    scores = [1 - (flat_prediction * flat_target).sum(-1)]
+    for i in range(RELEASED_NEGATIVES + 1):  # eleven neighbours, of which one is the row itself
+        other = first + i
+        distance = 1 - (flat_prediction * visible[jnp.minimum(other, last)]).sum(-1)
+        scores.append(jnp.where((other == rows) | (other > last), -jnp.inf, distance))
+    scores = jnp.stack(scores, -1) / RELEASED_TEMPERATURE
     losses = -jax.nn.log_softmax(scores)[:, 0].reshape(masked.shape)
     return jnp.where(masked, losses, 0.0)
 
@@ -134,7 +139,7 @@ class OPTTokenLevel(Objective):
                 raise UserError(f"{name}={value!r}; {choices(value, valid)}")
 
     def loss(self, nets, batch, memory, rng):
-        batch = first_rows(dict(batch), self.share)
+        batch = first_rows(batch, self.share)
         seen = self.look(nets, batch, rng)
         text, image, audio = (seen["states"][k] for k in ("text", "image", "audio"))
         hidden = seen["hidden"]
