@@ -84,7 +84,7 @@ def scores(references: list[str], written: list[str]) -> dict[str, float]:
     return {
         "chrF": sacrebleu.corpus_chrf(written, [references]).score,
         "exact": 100.0 * float(np.mean([a == b for a, b in plain])),
-        "WER": 100.0 * jiwer.wer([a for a, _ in spoken], [b for _, b in spoken]),
+        "WER": 100.0 * jiwer.wer(*map(list, zip(*spoken, strict=True))) if spoken else float("nan"),
     }
 
 

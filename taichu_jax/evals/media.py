@@ -25,6 +25,7 @@ class Originals:
     def __init__(self, run, stream):
         self._data = stream.source(run.config.data.dir)
         self._examples = stream.select(self._data)
+        self._trim = getattr(stream, "trim", False)  # heard as the model hears it
 
     def row(self, example: int) -> int:
         """The picture's number in its split: the same for all languages of a picture."""
@@ -37,7 +38,7 @@ class Originals:
     def wave(self, example: int) -> np.ndarray:
         """float32 [samples] at 16 kHz."""
         row, language = self._examples[int(example)]
-        return self._data.wave(row, language).astype(np.float32) / 32767
+        return self._data.wave(row, language, self._trim).astype(np.float32) / 32767
 
     def picture(self, example: int) -> np.ndarray:
         """uint8 [SIDE, SIDE, 3] on white."""

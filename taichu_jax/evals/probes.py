@@ -56,7 +56,7 @@ class LanguageProbe:
     """The language of a held-out recording from every layer of a speech encoder.
 
     Attributes:
-      stream: a `Recordings` stream of spectrograms; its split is replaced.
+      stream: a `Recordings` stream, of spectrograms or waveforms; its split is replaced.
       encoder: the network's name.
       label: the batch field with the classes.
       limit: training recordings that are used, evenly spread.
@@ -71,8 +71,7 @@ class LanguageProbe:
 
     def run(self, run, out_dir: pathlib.Path) -> dict[str, Any]:
         del out_dir
-        inputs = lambda b: (b["mel"], b["mel_lengths"])  # noqa: E731
-        return _probe(self, run, inputs, _band_statistics, "mean and deviation of log-mel")
+        return _probe(self, run, _voice, _band_statistics, "mean and deviation of log-mel")
 
 
 def _probe(self, run, inputs, raw, raw_name, extra=()) -> dict[str, Any]:
@@ -130,6 +129,12 @@ def _probe(self, run, inputs, raw, raw_name, extra=()) -> dict[str, Any]:
         "classes": int(np.unique(labels).size),
         "rows": rows,
     }
+
+
+def _voice(batch) -> tuple:
+    """(frames or samples, how many of them are real), whichever the stream has."""
+    name = "mel" if "mel" in batch else "audio"
+    return batch[name], batch[f"{name}_lengths"]
 
 
 def _pooled_pixels(run, stream, fields) -> np.ndarray:

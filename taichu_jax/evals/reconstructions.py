@@ -36,7 +36,7 @@ class PictureReconstructions:
     stream: Any
     objective: str
     split: str = "test"
-    examples: int = 8
+    examples: int = 9
 
     def run(self, run, out_dir: pathlib.Path) -> dict[str, Any]:
         objective = _named(run, self.objective)

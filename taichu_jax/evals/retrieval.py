@@ -76,7 +76,10 @@ class Retrieval:
             fields, embeddings = collect(run, stream, embed, fields=FIELDS)
             if not fields:
                 continue
-            results[split] = self._measure(split, fields, embeddings)
+            table = self._measure(split, fields, embeddings)
+            if not table:
+                continue
+            results[split] = table
             gallery = Gallery(run, stream, out_dir)
             shown += self._show(split, fields, embeddings, gallery)
         return {"splits": results, "examples": shown}

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from taichu_jax.errors import UserError
 from taichu_jax.evals import classify
 from taichu_jax.evals.captions import Captions
 from taichu_jax.evals.features import collect, has_networks, thinned
@@ -55,6 +56,8 @@ class ModalitySubsets:
         (known, states), (asked, test_states) = (
             collect(run, s, self._states, fields, _complete) for s in (train, test)
         )
+        if not known or not asked:
+            raise UserError("ModalitySubsets: no example of a split has all three modalities")
         rows = [self._row(known, asked, states, test_states, "+".join(s)) for s in SUBSETS]
         chance = {
             "subset": "chance",

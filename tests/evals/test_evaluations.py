@@ -1,6 +1,7 @@
 """Probes, subsets, reconstructions and the runner on a tiny run with random weights."""
 
 import dataclasses
+import io
 import json
 import pathlib
 from typing import Any
@@ -82,6 +83,11 @@ def test_language_probe_hears_the_band_statistics(tmp_path):
     assert all(0 <= row["linear"] <= 100 for row in result["rows"])
 
 
+def test_voices_are_read_as_spectrograms_or_waveforms():
+    mel, audio = {"mel": 1, "mel_lengths": 2}, {"audio": 3, "audio_lengths": 4}
+    assert probes._voice(mel) == (1, 2) and probes._voice(audio) == (3, 4)
+
+
 def test_subsets_are_all_seven_and_chance(tmp_path):
     evaluation = ModalitySubsets(stream=tiny.Things(), languages=tiny.LANGUAGES, caption_limit=2)
     result = evaluation.run(tiny.run(tmp_path), tmp_path)
@@ -95,6 +101,7 @@ def test_reconstructions_keep_what_was_shown(tmp_path):
     evaluation = PictureReconstructions(stream=tiny.Things(), objective="mae", examples=3)
     result = evaluation.run(run, tmp_path)
     assert len(result["examples"]) == 3 and "deviation" in result["given"]
+    assert result["error"] > 1e-4 < result["guess"]  # where nothing was hidden both would be 0
     assert all((tmp_path / name).is_file() for e in result["examples"] for name in e.values())
     with pytest.raises(UserError, match="did you mean 'mae'"):
         dataclasses.replace(evaluation, objective="mea").run(run, tmp_path)
@@ -156,7 +163,7 @@ def test_tables_show_every_kind(tmp_path):
     from taichu_jax.evals.tables import show
     from tests.evals.test_report import everything
 
-    console = Console(record=True, width=120, quiet=False, file=open("/dev/null", "w"))
+    console = Console(record=True, width=120, file=io.StringIO())
     for name, (kind, result) in everything(tmp_path).items():
         extra = {"split": "test"} if kind == "ModalitySubsets" else {}
         show(name, {"kind": kind, "result": result | extra}, console)

@@ -171,7 +171,7 @@ def test_missing_parts_are_not_there_and_the_sample_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").unlink(missing_ok=True)
     text = " ".join(parsed(write(tmp_path, some, sample=True)).text)
     assert "Probes" in text and "the shipped sample" in text
-    for title in ("Retrieval", "Masked", "Captions", "Subsets"):
+    for title in ("Retrieval", "Masked pictures", "Masked speech", "Captions", "Subsets"):
         assert title not in text, title
 
 

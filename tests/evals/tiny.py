@@ -37,7 +37,8 @@ class Source:
     def texts(self, row: int) -> dict[str, str]:
         return {lang: f"{lang} {row}" for lang in LANGUAGES}
 
-    def wave(self, row: int, lang: str) -> np.ndarray:
+    def wave(self, row: int, lang: str, trim: bool = False) -> np.ndarray:
+        del trim
         rng = np.random.default_rng(100 * row + LANGUAGES.index(lang))
         return (rng.normal(size=5000) * 3000).astype(np.int16)
 

@@ -24,6 +24,8 @@ from taichu_jax.training.metrics import LOSSES, METRICS
 NAME = "report.html"
 MONITORS = ("feature_std", "perplexity", "accuracy", "logit_scale", "entropy", "usage", "variance")
 
+COLLAPSED = 0.1  # a feature_std below it stands out
+
 
 def write_report(run_dir: str | pathlib.Path) -> pathlib.Path:
     """Writes RUN/report.html and returns its path.
@@ -136,12 +138,14 @@ def _training(losses: list[dict]) -> tuple[str, str, str]:
 
 
 def _monitors(metrics: list[dict]) -> tuple[str, str, str]:
-    names = [n for n in _names(metrics) if any(key in n for key in MONITORS)]
+    names = [n for key in MONITORS for n in _names(metrics) if key in n]
+    names = list(dict.fromkeys(names))
     charts = _charts(metrics, names)
     text = (
         "<p>Is the model collapsing? <code>feature_std</code> is about 1 when embeddings spread evenly "
-        "over the sphere and 0 when they are all the same; perplexities count the codes in use; "
-        "accuracies are those of the pretext tasks on training batches.</p>"
+        "over the sphere and 0 when they are all the same (below 0.1 it stands out); "
+        "perplexities count the codes in use; accuracies are those of the pretext tasks on training "
+        "batches.</p>"
     )
     title = "Collapse monitors"
     return "monitors", title, f"{text}<div class='grid charts'>{charts}</div>" if charts else ""
@@ -153,7 +157,8 @@ def _charts(rows: list[dict], names: list[str]) -> str:
         points = [(r["step"], r[name]) for r in rows if isinstance(r.get(name), int | float)]
         if len(points) > 1:
             steps, values = np.array(points, np.float64).T
-            result.append(chart(name.removesuffix("/loss"), steps, values))
+            warn = COLLAPSED if "feature_std" in name else -np.inf
+            result.append(chart(name.removesuffix("/loss"), steps, values, warn))
     return "".join(result)
 
 

@@ -12,16 +12,20 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 280, 118, 34, 16, 8
 POINTS = 240  # more than a chart has pixels for is averaged
 
 
-def chart(title: str, steps: np.ndarray, values: np.ndarray, *, log: bool = False) -> str:
-    """A card with the raw line, a smoothed one over it, and the last smoothed value."""
-    good = np.isfinite(values) & ((values > 0) | (not log))
+def chart(name: str, steps: np.ndarray, values: np.ndarray, warn_below: float = -np.inf) -> str:
+    """A card with the raw line, a smoothed one over it, and the last smoothed value.
+
+    Args:
+      name: 'objective/metric', or a metric of the whole step.
+      warn_below: a last value below it stands out.
+    """
+    good = np.isfinite(values)
     steps, values = steps[good], values[good]
     if values.size == 0:
         return ""
     steps, values = _thin(steps), _thin(values)
     smooth = _smooth(values)
-    scale = np.log10 if log else np.asarray
-    low, high = (float(f(scale(values))) for f in (np.min, np.max))
+    low, high = float(values.min()), float(values.max())
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
     pad = 0.04 * (high - low)
@@ -32,14 +36,14 @@ def chart(title: str, steps: np.ndarray, values: np.ndarray, *, log: bool = Fals
         return LEFT + (step - x0) / (x1 - x0) * (WIDTH - LEFT - 4)
 
     def y(value):
-        share = (float(scale(value)) - low) / (high - low)
+        share = (value - low) / (high - low)
         return TOP + (1 - share) * (HEIGHT - TOP - BOTTOM)
 
     def line(numbers):
         return "M" + "L".join(f"{x(s):.1f} {y(v):.1f}" for s, v in zip(steps, numbers, strict=True))
 
     parts = []
-    for tick in _ticks(low, high, log):
+    for tick in _ticks(low, high):
         parts.append(
             f'<path class="rule" d="M{LEFT} {y(tick):.1f}H{WIDTH - 4}"/>'
             f'<text x="{LEFT - 5}" y="{y(tick) + 3:.1f}" text-anchor="end">{short(tick)}</text>'
@@ -49,9 +53,14 @@ def chart(title: str, steps: np.ndarray, values: np.ndarray, *, log: bool = Fals
             f'<text x="{x(step):.1f}" y="{HEIGHT - 3}" text-anchor="{anchor}">{step:,.0f}</text>'
         )
     parts.append(f'<path class="raw" d="{line(values)}"/><path class="line" d="{line(smooth)}"/>')
+    owner, _, metric = name.rpartition("/")
+    metric = metric.replace("_", " ")
+    title = f"<small>{esc(owner)}</small> {esc(metric)}" if owner else esc(metric)
+    warn = ' class=warn title="collapsing"' if smooth[-1] < warn_below else ""
     return (
-        f'<div class="card chart"><h4><span>{esc(title)}</span><span>{short(smooth[-1])}</span></h4>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{esc(title)} over steps">'
+        f'<div class="card chart"><h4><span title="{esc(name)}">{title}</span>'
+        f"<span{warn}>{short(smooth[-1])}</span></h4>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{esc(name)} over steps">'
         f"{''.join(parts)}</svg></div>"
     )
 
@@ -66,12 +75,7 @@ def short(value: float) -> str:
     return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
 
 
-def _ticks(low: float, high: float, log: bool) -> list[float]:
-    if log:
-        whole = [10.0**k for k in range(math.ceil(low), math.floor(high) + 1)]
-        return (
-            whole if len(whole) > 1 else [10**low * 1.02, 10 ** ((low + high) / 2), 10**high / 1.02]
-        )
+def _ticks(low: float, high: float) -> list[float]:
     rough = (high - low) / 3
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= rough)

@@ -139,7 +139,7 @@ nav>div{display:flex;gap:18px;align-items:center;overflow-x:auto;height:48px;whi
 nav a{color:var(--soft);text-decoration:none;font-size:14px;font-weight:500}
 nav a:hover{color:var(--ink)}
 #theme{margin-left:auto;border:0;background:none;color:var(--soft);font-size:20px;cursor:pointer}
-section{padding:44px 0 12px}
+section{padding:44px 0 40px}
 section+section{border-top:1px solid var(--line)}
 footer{padding-top:36px;padding-bottom:48px;color:var(--soft);font-size:13px}
 .card{background:var(--card);border:1px solid var(--line);border-radius:14px;box-shadow:var(--shadow)}
@@ -152,6 +152,10 @@ font-variant-numeric:tabular-nums}
 .charts{grid-template-columns:repeat(auto-fill,minmax(260px,1fr))}
 .chart{padding:12px 14px 6px}
 .chart h4{margin:0;font-size:14px;display:flex;justify-content:space-between;gap:8px}
+.chart h4 span:first-child{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.chart h4 small{display:block;color:var(--soft);font-weight:400}
+.chart h4{align-items:end;min-height:40px}
+.chart h4 .warn{background:var(--accent2);color:#201200!important;border-radius:5px;padding:0 6px}
 .chart h4 span:last-child{font-variant-numeric:tabular-nums;color:var(--c0)}
 .chart svg{display:block;width:100%;height:auto;overflow:visible}
 .chart .raw{fill:none;stroke:var(--c0);opacity:.22;stroke-width:1}

@@ -1,11 +1,12 @@
 """Contrastive alignment of pictures, words and voices in one space (CLIP, arXiv 2103.00020).
 
-For every pair of modalities (a, b), over all examples of the global batch that have both:
+For every pair of modalities (a, b), over all examples i of the global batch that have both:
 
     L_ab = 1/2 [ -log exp(s a_i.b_i) / sum_j exp(s a_i.b_j)  +  the same with a and b exchanged ]
 
-and L is the mean over the pairs. s is the learned inverse temperature. Examples of the same `concept`
-(the same picture, or two pictures with the same description) are not negatives of each other.
+where j runs over all examples that have b, whether or not they have a; L is the mean over the pairs.
+s is the learned inverse temperature. Examples of the same `concept` (the same picture, or two
+pictures with the same description) are not negatives of each other.
 
 Batch: see `Encoders`; `concept` int32 [B].
 Networks: the encoders, their projections, `scale`.

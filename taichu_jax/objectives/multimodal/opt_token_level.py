@@ -31,7 +31,6 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from taichu_jax.config import choices
 from taichu_jax.errors import UserError

@@ -1,0 +1,35 @@
+# make demo   train, evaluate and report on real pictures, words and voices
+# make test   lint, format and every test
+#
+#   make demo SOURCE=DIR   uses an installed stamp collection instead of fetching the package
+#   make demo CONFIG=configs/multimodal/taichu_stamps.py
+
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= configs/multimodal/taichu_stamps_tiny.py
+SOURCE ?=
+RUN = runs/$(basename $(notdir $(CONFIG)))
+
+.PHONY: demo test lint format clean
+
+demo: $(VENV)/installed
+	@$(BIN)/python launch/prepare.py --data_dir data $(if $(SOURCE),--source "$(SOURCE)")
+	@$(BIN)/python launch/train.py --config $(CONFIG) --run_dir $(RUN) $(if $(SOURCE),--config.data.source="$(SOURCE)")
+	@$(BIN)/python launch/evaluate.py --run $(RUN)
+
+test: lint
+	@$(BIN)/python -m pytest --numprocesses=2
+
+lint: $(VENV)/installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || (echo "run: make format"; exit 1)
+
+format: $(VENV)/installed
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+$(VENV)/installed: requirements.txt setup.cfg launch/setup.sh
+	@sh launch/setup.sh $(VENV)
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache *.egg-info
