@@ -15,6 +15,8 @@ import importlib.util
 import inspect
 import json
 import pathlib
+import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -74,13 +76,24 @@ def load(path: str) -> ConfigDict:
         raise UserError(f"--config {file}: no such file; {choices(file, near)}")
     module_spec = importlib.util.spec_from_file_location("taichu_config", file)
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"--config {file}: defines no get_config()")
-    takes_argument = bool(inspect.signature(module.get_config).parameters)
-    if argument and not takes_argument:
-        raise UserError(f"--config {path}: get_config() of this file takes no argument")
-    return module.get_config(argument) if takes_argument and argument else module.get_config()
+    sys.modules[module_spec.name] = module  # so that classes defined in the file can be built
+    try:
+        module_spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError("defines no get_config()")
+        takes_argument = bool(inspect.signature(module.get_config).parameters)
+        if argument and not takes_argument:
+            raise UserError("get_config() of this file takes no argument")
+        return module.get_config(argument) if takes_argument and argument else module.get_config()
+    except UserError as error:
+        raise UserError(f"--config {path}: {error}") from error
+    except Exception as error:
+        frame = next(
+            (f for f in traceback.extract_tb(error.__traceback__)[::-1] if f.filename == file), None
+        )
+        where = f"{file}:{frame.lineno}" if frame else file
+        line = " ".join(str(error).split())
+        raise UserError(f"--config {path}: {where}: {type(error).__name__}: {line}") from error
 
 
 def override(config: ConfigDict, assignments: Mapping[str, str]) -> ConfigDict:

@@ -140,9 +140,8 @@ class Captions:
                 continue
             originals = Originals(run, stream)
             references = [originals.text(i) for i in fields["example"]]
-            texts = {
-                name: [run.tokenizer.decode(ids) for ids in rows] for name, rows in written.items()
-            }
+            names = ["+".join(subset) for subset in self.subsets]
+            texts = {name: [run.tokenizer.decode(ids) for ids in written[name]] for name in names}
             results[split] = self._scores(fields["lang"], references, texts)
             gallery = Gallery(run, stream, out_dir)
             for i in self._spread(fields["lang"]):

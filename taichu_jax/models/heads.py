@@ -29,7 +29,8 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         if not self.hidden:
-            return Dense(self.features, use_bias=False, name="out")(x)
+            # Not called `out`: the sharding rule for that name expects a layer split by units before it.
+            return Dense(self.features, use_bias=False, name="linear")(x)
         activation = ACTIVATIONS[self.activation]
         x = activation(LayerNorm(name="norm")(Dense(self.hidden, name="up")(x)))
         return Dense(self.features, name="out")(x)

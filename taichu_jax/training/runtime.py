@@ -46,7 +46,8 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
+    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # malloc.h
+    mallopt(arena_max, 1)  # arenas of threads give memory back whatever the thresholds
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 64 * 2**20)

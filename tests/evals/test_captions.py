@@ -44,7 +44,7 @@ def test_equals_a_loop_that_decodes_one_token_at_a_time(tmp_path):
             tokens.append(int(scores.argmax()))
         lengths.add(len(tokens))
         assert got[row].tolist() == tokens + [PAD] * (tiny.LENGTH - len(tokens))
-    assert len(lengths) > 2  # or padding would not be tested, nor the end of the loop
+    assert len(lengths) > 1  # or padding would not be tested, nor the end of the loop
 
 
 def test_a_prompt_is_kept_and_continued(tmp_path):
@@ -88,7 +88,7 @@ def test_evaluation_reports_every_subset_beside_another_item(tmp_path):
     )
     result = evaluation.run(tiny.run(tmp_path), tmp_path)
     table = result["splits"]["test"]
-    assert set(table) == {"image", "audio", "image+audio", "another item"}
+    assert list(table) == ["image", "audio", "image+audio", "another item"]
     assert set(table["image"]["languages"]) == set(tiny.LANGUAGES)
     # Words of another item are never the item's own, but of the same language.
     assert table["another item"]["mean"]["exact"] == 0
