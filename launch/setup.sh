@@ -22,6 +22,6 @@ fi
 rm -f "$venv/installed"
 echo "environment: $venv ($("$python" --version)), about a minute and 1.6 GB ..."
 [ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check --requirement requirements.txt
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --editable .
 touch "$venv/installed"

@@ -1,5 +1,7 @@
 """Feeds a training loop: the next batch of every stream, made ahead in the background."""
 
+import os
+import signal
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,8 +60,11 @@ class Loader:
             ahead_of_time = batches[start_step:].to_iter_dataset(reading)
             if workers:
                 _parse_flags()
+                # Grain leaves its shared memory to Python's tracker, which frees it and complains.
+                quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
+                os.environ.setdefault("PYTHONWARNINGS", quiet)
                 options = grain.MultiprocessingOptions(num_workers=workers)
-                ahead_of_time = ahead_of_time.mp_prefetch(options)
+                ahead_of_time = ahead_of_time.mp_prefetch(options, worker_init_fn=_start_worker)
             self._iterators[name] = iter(ahead_of_time)
 
     def __iter__(self) -> "Loader":
@@ -90,6 +95,12 @@ class Loader:
 def stream_seed(seed: int, name: str) -> int:
     """The seed of a stream: it depends on the run's seed and the stream's name alone."""
     return zlib.crc32(f"{seed} {name}".encode())
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Ctrl-C reaches every process of a terminal; only the training process decides what to do."""
+    del index, count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _parse_flags() -> None:

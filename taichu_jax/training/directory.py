@@ -32,6 +32,7 @@ MAY_CHANGE = (
     "checkpoints_kept",
     "mesh",
     "data.threads",
+    "data.workers",
     "data.dir",
     "data.source",
     "evaluations",

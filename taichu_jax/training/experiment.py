@@ -34,7 +34,8 @@ def defaults() -> ConfigDict:
     config.data = {
         "dir": "data",  # where prepared data sets lie
         "source": "",  # an installed stamp collection; empty: fetch the package
-        "threads": 2,  # that decode and augment
+        "workers": 1,  # processes that decode and augment; 0: threads of this one
+        "threads": 1,  # of each worker, or of this process
     }
     config.tokenizer = None
     config.streams = ConfigDict()

@@ -65,6 +65,7 @@ def train(config: ConfigDict, run_dir: str | Path, *, resume: bool = True) -> Pa
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             threads=config.data.threads,
+            workers=config.data.workers,
         )
         closing.callback(loader.close)
         feed = Feed(loader, experiment.mesh)

@@ -138,7 +138,8 @@ def merge(old: PyTree, new: PyTree) -> PyTree:
 
 
 def _identity(leaf: Any) -> Any:
-    return leaf if isinstance(leaf, str | bytes | int | float | bool) else id(leaf)
+    # With its type: 1, 1.0 and True are equal, but not the same question.
+    return (type(leaf), leaf) if isinstance(leaf, str | bytes | int | float) else id(leaf)
 
 
 def _cast(tree: PyTree, dtype: jnp.dtype | None) -> PyTree:

@@ -39,8 +39,8 @@ def keep_freed_memory() -> None:
     """Makes glibc keep freed memory for the next step instead of returning it to the system.
 
     XLA on CPU allocates its temporary buffers anew in every step; getting each page zeroed again by
-    the kernel took a fifth of the step's CPU time of the tiny tri-modal model. Elsewhere than on
-    Linux with glibc nothing changes.
+    the kernel took a fifth of the step's time of the tiny tri-modal model. Elsewhere than on Linux
+    with glibc nothing changes.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -106,6 +106,7 @@ def get_config():
     config = defaults()
     config.name = "tiny"
     config.steps = 12
+    config.data.workers = 0  # nothing here is worth a process of its own
     config.streams.rows = spec(Rows)
     config.networks.mixer = spec(Mixer)
     config.objectives.distance = spec(
