@@ -73,21 +73,22 @@ def prepare_manifest(data_dir: str | Path, name: str, path: str | Path) -> Statu
 def summary(status: Status) -> Table:
     """A table of what each split holds, for the terminal."""
     table = Table(
-        title=f"{status['name']} ({status['kind']}): {status['hours']:.2f} hours of voice"
+        title=f"{status['name']} ({status['kind']}): texts and voices by number of languages"
     )
-    for column in ("split", "records", "pictures", "texts", "recordings", "minutes", "languages"):
-        table.add_column(column, justify="left" if column in ("split", "languages") else "right")
+    for column in ("split", "pictures", "texts", "voices", "minutes"):
+        table.add_column(column, justify="left" if column == "split" else "right", no_wrap=True)
     for split, counts in status["splits"].items():
-        voices = {k: v["recordings"] for k, v in counts["languages"].items() if v["recordings"]}
-        most = sorted(voices.items(), key=lambda pair: -pair[1])
+        spoken = sum(1 for language in counts["languages"].values() if language["recordings"])
+        written = sum(1 for language in counts["languages"].values() if language["texts"])
         table.add_row(
             split,
-            *(str(counts[key]) for key in ("records", "pictures", "texts", "recordings")),
+            f"{counts['pictures']:,}",
+            f"{counts['texts']:,} in {written}",
+            f"{counts['recordings']:,} in {spoken}",
             f"{counts['minutes']:.1f}",
-            " ".join(f"{lang} {count}" for lang, count in most),
         )
     reasons = ", ".join(f"{count} {reason}" for reason, count in status["skipped_counts"].items())
-    table.caption = f"left out: {reasons or 'nothing'}"
+    table.caption = f"left out: {reasons or 'nothing'}; each one is named in status.json"
     return table
 
 
