@@ -10,6 +10,7 @@ learning rate, weights and shares: ours, for two cores.
 """
 
 from taichu_jax.config import choices, spec
+from taichu_jax.data.images import ImageAugment
 from taichu_jax.data.languages import LANGUAGES
 from taichu_jax.data.streams import Pictures, Recordings, Triplets
 from taichu_jax.data.tokenizer import BPETokenizer
@@ -46,6 +47,9 @@ def get_config(without="", width=128, depth=2, steps=1200):
     config.name = "taichu_stamps_tiny"
     config.steps = steps
     config.tokenizer = spec(BPETokenizer, vocab_size=VOCAB, dropout=0.1)
+    # Colours name things here, and most pictures are on white: random ones left the picture encoder at
+    # 12 % training accuracy against words after 1,200 steps, where 27 % takes half as many without.
+    augment = spec(ImageAugment, background=False, brightness=0.0, contrast=0.0, saturation=0.0)
     stamps = spec(
         Triplets,
         batch_size=64,
@@ -54,6 +58,7 @@ def get_config(without="", width=128, depth=2, steps=1200):
         seconds=SECONDS,
         mel_bands=BANDS,
         trim=True,
+        image_augment=augment,
     )
     config.streams = {"stamps": stamps}
     size = {"width": width, "depth": depth, "heads": width // 32}
