@@ -22,7 +22,7 @@ def test_loss_is_the_papers(shift):
     objective = dataclasses.replace(objective, shift=shift)
     batch = cases.load("apc").batch
     loss, encoded = jax.jit(lambda p, b: run(objective, p, b))(params, batch)
-    head = np.asarray(params["apc_head"]["out"]["kernel"])
+    head = np.asarray(params["apc_head"]["linear"]["kernel"])
     errors, copies = [], []
     for b, n in enumerate(batch["mel_lengths"]):
         for t in range(n - shift):
