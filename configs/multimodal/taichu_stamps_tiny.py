@@ -41,7 +41,7 @@ WORDS = 20  # text tokens
 PATCHES, FRAMES = (IMAGE // PATCH) ** 2, int(100 * SECONDS)
 
 
-def get_config(without="", width=128, depth=2, steps=1200):
+def get_config(without="", width=128, depth=2, steps=1000):
     """`FILE:token,sample` leaves these objectives out, for ablations."""
     config = defaults()
     config.name = "taichu_stamps_tiny"

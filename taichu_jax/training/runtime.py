@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
 import os
@@ -23,7 +22,6 @@ def start(distributed: bool = False) -> None:
       distributed: this is one of several processes; JAX finds the others through Slurm, the TPU's
         metadata, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
     """
-    keep_freed_memory()
     use_compilation_cache()
     for noisy in ("absl", "jax", "orbax", "tensorboardX"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -33,24 +31,6 @@ def start(distributed: bool = False) -> None:
         jax.distributed.initialize(
             num_processes=int(count) if count else None, process_id=int(index) if index else None
         )
-
-
-def keep_freed_memory() -> None:
-    """Makes glibc keep freed memory for the next step instead of returning it to the system.
-
-    XLA on CPU allocates its temporary buffers anew in every step; getting each page zeroed again by
-    the kernel took a fifth of the step's time of the tiny tri-modal model. Elsewhere than on Linux
-    with glibc nothing changes.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # malloc.h
-    mallopt(arena_max, 1)  # arenas of threads give memory back whatever the thresholds
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 64 * 2**20)
 
 
 def use_compilation_cache() -> None:
