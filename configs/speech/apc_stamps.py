@@ -3,6 +3,7 @@
     python launch/train.py --config configs/speech/apc_stamps.py
 
 Shift 5, GRU, 80 bands: the authors' code; width 256 instead of 512 for two cores.
+Not run to its end yet.
 """
 
 from taichu_jax.config import spec

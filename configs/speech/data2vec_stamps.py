@@ -4,6 +4,7 @@
 
 Targets, spans and loss: the paper; the decay rises within this run's steps. Size, learning rate:
 ours, for two cores.
+Not run to its end yet.
 """
 
 from taichu_jax.config import spec

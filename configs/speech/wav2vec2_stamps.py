@@ -4,6 +4,7 @@
 
 Masking, distractors, temperatures, diversity: the paper; the Gumbel temperature falls within this
 run's steps instead of 400,000. Size, batch and learning rate: ours, for two cores.
+Not run to its end yet.
 """
 
 from taichu_jax.config import spec

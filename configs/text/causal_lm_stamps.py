@@ -4,6 +4,7 @@
 
 Own text: --config.streams.text.path=FILE, one sentence a line.
 b2 and decay: GPT-3; size and learning rate: ours, for two cores.
+Not run to its end yet.
 """
 
 from taichu_jax.config import spec

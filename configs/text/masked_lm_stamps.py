@@ -4,6 +4,7 @@
 
 Own text: --config.streams.text.path=FILE, one sentence a line.
 Rate, 80/10/10, b2, decay and clip: BERT and RoBERTa; size and learning rate: ours, for two cores.
+Not run to its end yet.
 """
 
 from taichu_jax.config import spec

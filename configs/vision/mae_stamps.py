@@ -3,6 +3,7 @@
     python launch/train.py --config configs/vision/mae_stamps.py
 
 Masking 0.75, normalised targets, b2 and decay: MAE; size and learning rate: ours, for two cores.
+Not run to its end yet.
 """
 
 from taichu_jax.config import spec

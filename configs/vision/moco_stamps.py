@@ -4,6 +4,7 @@
 
 Temperature and momentum: MoCo v2. The queue holds 512 keys, not 65,536: there are 841 pictures, and
 a longer queue would hold the query's own picture many times. Optimiser and size: ours.
+Not run to its end yet.
 """
 
 from taichu_jax.config import spec
