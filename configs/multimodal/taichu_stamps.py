@@ -2,7 +2,8 @@
 
     python launch/train.py --config configs/multimodal/taichu_stamps.py
 
-Not run to its end yet. The text decoder gets more examples and its full weight: writing is what the tiny run learns least.
+Not run to its end yet. The text decoder gets more examples and its full weight: writing is what the
+tiny run learns least.
 """
 
 from configs.multimodal import taichu_stamps_tiny
