@@ -77,8 +77,8 @@ def main() -> None:
     for name, without in VARIANTS.items():
         measured = results(train(name, without, arguments))
         found = measured["retrieval"]["splits"]["test"]
-        recalls = [f"{100 * found[d]['mean']['R@10']:.1f}" for d in DIRECTIONS]
-        chance = [f"{100 * found[d]['chance']['R@10']:.1f}" for d in DIRECTIONS]
+        recalls = [f"{found[d]['mean']['R@10']:.1f}" for d in DIRECTIONS]
+        chance = [f"{found[d]['chance']['R@10']:.1f}" for d in DIRECTIONS]
         rows.append([name, *recalls, probed(measured)])
         text = table([*rows, ["chance", *chance, ""]], arguments.steps)
         (pathlib.Path(__file__).parent / "table.md").write_text(text, "utf8")
