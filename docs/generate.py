@@ -29,7 +29,7 @@ def using(file: pathlib.Path) -> list[str]:
     module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
     return [
         f"`{config.relative_to(ROOT)}`"
-        for config in sorted((ROOT / "configs").glob("*/*.py"))
+        for config in sorted((ROOT / "configs").glob("*/[a-z]*.py"))
         if f"from {module} import" in config.read_text("utf8")
     ]
 

@@ -69,10 +69,10 @@ def build(value: Any, key: str = "config") -> Any:
 
 
 def load(path: str) -> ConfigDict:
-    """Runs `get_config()` of FILE, or `get_config(ARGS)` of FILE:ARGS."""
+    """Runs `get_config()` of FILE; of FILE:VALUE with VALUE as its first argument, of its type."""
     file, _, argument = path.partition(":")
     if not pathlib.Path(file).is_file():
-        near = sorted(pathlib.Path(file).parent.glob("*.py")) if file else []
+        near = sorted(pathlib.Path(file).parent.glob("[a-z]*.py")) if file else []
         raise UserError(f"--config {file}: no such file; {choices(file, near)}")
     module_spec = importlib.util.spec_from_file_location("taichu_config", file)
     module = importlib.util.module_from_spec(module_spec)
@@ -81,10 +81,14 @@ def load(path: str) -> ConfigDict:
         module_spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
             raise UserError("defines no get_config()")
-        takes_argument = bool(inspect.signature(module.get_config).parameters)
-        if argument and not takes_argument:
+        parameters = list(inspect.signature(module.get_config).parameters.values())
+        if argument and not parameters:
             raise UserError("get_config() of this file takes no argument")
-        return module.get_config(argument) if takes_argument and argument else module.get_config()
+        if not argument:
+            return module.get_config()
+        first = parameters[0]
+        like = "" if first.default is first.empty else first.default
+        return module.get_config(_parse(first.name, argument, like))
     except UserError as error:
         raise UserError(f"--config {path}: {error}") from error
     except Exception as error:

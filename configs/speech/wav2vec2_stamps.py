@@ -7,27 +7,19 @@ run's steps instead of 400,000. Size, batch and learning rate: ours, for two cor
 Not run to its end yet.
 """
 
+from configs.speech._voices import on_stamps
 from taichu_jax.config import spec
-from taichu_jax.data.streams import Recordings
-from taichu_jax.evals.probes import LanguageProbe
 from taichu_jax.models.heads import Projection
 from taichu_jax.models.quantiser import ProductQuantiser
 from taichu_jax.models.wave import WaveEncoder
 from taichu_jax.objectives.speech.wav2vec2 import Wav2Vec2
-from taichu_jax.ops.schedules import Exponential, WarmupCosine
-from taichu_jax.training.experiment import defaults
-from taichu_jax.training.optim import AdamW
+from taichu_jax.ops.schedules import Exponential
 
 COMPARED = 64
 
 
-def get_config():
-    config = defaults()
-    config.name = "wav2vec2_stamps"
-    config.steps = 2000
-    voices = spec(Recordings, batch_size=16, seconds=2.0, audio="waveform")
-    config.streams = {"voices": voices}
-    config.networks = {
+def get_config(steps=2000):
+    networks = {
         "speech": spec(
             WaveEncoder, width=128, depth=4, heads=4, channels=64, positions=32, groups=8
         ),
@@ -35,12 +27,14 @@ def get_config():
         "wav2vec2_head": spec(Projection, features=COMPARED),
         "wav2vec2_target_head": spec(Projection, features=COMPARED),
     }
-    config.objectives = {
-        "wav2vec2": spec(
-            Wav2Vec2, source="voices", gumbel=spec(Exponential, start=2.0, rate=0.9993, floor=0.5)
-        )
-    }
-    rate = spec(WarmupCosine, peak=5e-4, warmup=200, steps=config.steps)
-    config.optimizer = spec(AdamW, learning_rate=rate, b2=0.98, weight_decay=0.01)
-    config.evaluations = {"language": spec(LanguageProbe, stream=voices, encoder="speech")}
-    return config
+    gumbel = spec(Exponential, start=2.0, rate=0.25 ** (1 / steps), floor=0.5)
+    objectives = {"wav2vec2": spec(Wav2Vec2, source="voices", gumbel=gumbel)}
+    return on_stamps(
+        "wav2vec2_stamps",
+        networks,
+        objectives,
+        steps=steps,
+        batch_size=16,
+        audio="waveform",
+        peak=5e-4,
+    )
