@@ -72,9 +72,11 @@ def load(path: str) -> ConfigDict:
     """Runs `get_config()` of FILE; of FILE:VALUE with VALUE as its first argument, of its type."""
     file, _, argument = path.partition(":")
     if not pathlib.Path(file).is_file():
-        near = sorted(pathlib.Path(file).parent.glob("[a-z]*.py")) if file else []
+        near = sorted(map(str, pathlib.Path(file).parent.glob("[a-z]*.py"))) if file else []
         raise UserError(f"--config {file}: no such file; {choices(file, near)}")
     module_spec = importlib.util.spec_from_file_location("taichu_config", file)
+    if module_spec is None or module_spec.loader is None:
+        raise UserError(f"--config {file}: is not a Python file")
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[module_spec.name] = module  # so that classes defined in the file can be built
     try:
@@ -181,8 +183,8 @@ def _defaults(cls: type) -> dict[str, Any]:
     for field in dataclasses.fields(cls):
         if not field.init or field.name in _LINEN_FIELDS or field.name.startswith("_"):
             continue
-        has_factory = field.default_factory is not dataclasses.MISSING
-        result[field.name] = field.default_factory() if has_factory else field.default
+        factory = field.default_factory
+        result[field.name] = field.default if factory is dataclasses.MISSING else factory()
     return result
 
 

@@ -230,7 +230,9 @@ def _build(data_dir: Path, name: str, writer: _Writer) -> None:
         "effect": data,
     }
 
-    class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Records(  # type: ignore[call-arg]  # the base class is not typed
+        tfds.core.GeneratorBasedBuilder, skip_registration=True
+    ):
         """One record per picture."""
 
         VERSION = tfds.core.Version(VERSION)

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def encode_png(pixels: np.ndarray, largest: int = LARGEST) -> bytes:
     image = PIL.Image.fromarray(pixels)
     if max(image.size) > largest:
         scale = largest / max(image.size)
-        size = tuple(max(1, round(side * scale)) for side in image.size)
+        size = [max(1, round(side * scale)) for side in image.size]
         image = image.resize(size, PIL.Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=False, compress_level=6)
@@ -86,7 +87,7 @@ def canvas(pixels: np.ndarray, side: int) -> np.ndarray:
     """The picture as large as fits, in the middle of a transparent square of `side` pixels."""
     image = PIL.Image.fromarray(pixels).convert("RGBa")  # small a: premultiplied
     scale = side / max(image.size)
-    size = tuple(max(1, round(length * scale)) for length in image.size)
+    size = [max(1, round(length * scale)) for length in image.size]
     square = PIL.Image.new("RGBa", (side, side))
     corner = ((side - size[0]) // 2, (side - size[1]) // 2)
     square.paste(image.resize(size, PIL.Image.Resampling.BICUBIC), corner)
@@ -95,8 +96,8 @@ def canvas(pixels: np.ndarray, side: int) -> np.ndarray:
 
 def composite(
     square: np.ndarray,
-    background: np.ndarray | tuple[float, float, float] = WHITE,
-    jitter: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    background: Sequence[float] = WHITE,
+    jitter: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> np.ndarray:
     """float32 [side, side, 3]: a canvas over a plain colour, its colours scaled by `jitter`.
 
@@ -140,7 +141,7 @@ def place(
     size: int,
     *,
     zoom: float = 1.0,
-    move: tuple[float, float] = (0.0, 0.0),
+    move: Sequence[float] = (0.0, 0.0),
     degrees: float = 0.0,
     mirror: bool = False,
 ) -> np.ndarray:
@@ -179,10 +180,11 @@ class ImageAugment:
     def __call__(self, square: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         """float32 [size, size, 3] of a canvas."""
         zoom = math.exp(rng.uniform(*np.log(self.zoom)))
-        move = rng.uniform(-self.move, self.move, 2)
+        move = rng.uniform(-self.move, self.move, 2).tolist()
         degrees = rng.uniform(-self.degrees, self.degrees)
         mirror = self.mirror and rng.random() < 0.5
         placed = place(square, size, zoom=zoom, move=move, degrees=degrees, mirror=mirror)
-        background = rng.random(3) if self.background else WHITE
+        background = rng.random(3).tolist() if self.background else WHITE
         amounts = (self.brightness, self.contrast, self.saturation)
-        return composite(placed, background, 1 + rng.uniform(-1, 1, 3) * amounts)
+        jitter = 1 + rng.uniform(-1, 1, 3) * amounts
+        return composite(placed, background, jitter.tolist())

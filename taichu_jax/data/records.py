@@ -5,7 +5,6 @@ import functools
 import json
 import logging
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ class Entry:
     image: bool
 
 
-class Records(Sequence[Record]):
+class Records:
     """Random access to the records of one split."""
 
     def __init__(self, source: Any):

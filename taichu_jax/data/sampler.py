@@ -43,7 +43,8 @@ class Contrasts:
     ):
         """`members` are the indices that may be drawn from `languages` and `concepts` int [N]."""
         self._concepts, self._batch_size, self._seed = concepts, batch_size, seed
-        alone, mixed = [], []
+        alone: list[np.ndarray] = []
+        mixed: list[np.ndarray] = []
         for language in np.unique(languages[members]):
             pool = members[languages[members] == language]
             enough = len(np.unique(concepts[pool])) >= batch_size

@@ -11,6 +11,7 @@ another, random item of the same language would score.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import re
 from typing import Any
@@ -54,15 +55,25 @@ def greedy(
     # The decoder reads short prefixes first: most texts end early, and the loop ends with the last.
     for end in sorted({*range(known_ids + STRETCH, length, STRETCH), length}):
         carry = jax.lax.while_loop(
-            lambda c, end=end: (c[0] < end) & ~c[2].all(),
-            lambda c, end=end: _write(nets, decoder, memory, told, end, *c),
+            functools.partial(_unfinished, end),
+            functools.partial(_write, nets, decoder, memory, told, end),
             carry,
         )
     return carry[1]
 
 
-def _write(nets, decoder, memory, told, end, i, tokens, done):
+def _has_all(modalities, batch):
+    return np.all([batch[f"has_{m}"] for m in modalities], axis=0)
+
+
+def _unfinished(end, carry):
+    i, _, done = carry
+    return (i < end) & ~done.all()
+
+
+def _write(nets, decoder, memory, told, end, carry):
     """Writes position i of every row, from the first `end` positions."""
+    i, tokens, done = carry
     prefix = tokens[:, :end]
     # Every row looks full, but a position sees only what is before it: the decoder is causal.
     real = jnp.ones(prefix.shape, bool)
@@ -84,7 +95,9 @@ def scores(references: list[str], written: list[str]) -> dict[str, float]:
     return {
         "chrF": sacrebleu.corpus_chrf(written, [references]).score,
         "exact": 100.0 * float(np.mean([a == b for a, b in plain])),
-        "WER": 100.0 * jiwer.wer(*map(list, zip(*spoken, strict=True))) if spoken else float("nan"),
+        "WER": 100.0 * jiwer.wer([a for a, _ in spoken], [b for _, b in spoken])
+        if spoken
+        else float("nan"),
     }
 
 
@@ -132,9 +145,7 @@ class Captions:
                 stream,
                 write,
                 fields=("lang", "example"),
-                where=lambda batch, needed=needed: np.all(
-                    [batch[f"has_{m}"] for m in needed], axis=0
-                ),
+                where=functools.partial(_has_all, needed),
             )
             if not fields:
                 continue

@@ -2,6 +2,7 @@
 
     RUN/evaluation/results.json       {"run": facts about the run, "evaluations": {name: ...}}
     RUN/evaluation/NAME/media/        pictures and recordings that an evaluation shows
+    RUN/tensorboard/                  the first of these, with their scores
 
 An evaluation is a frozen dataclass with `run(run, out_dir) -> dict of JSON values`; numbers that are
 not finite become null. Files named in its results are relative to its own folder.
@@ -26,6 +27,7 @@ import numpy as np
 from taichu_jax.config import choices
 from taichu_jax.data.records import status_path
 from taichu_jax.errors import UserError
+from taichu_jax.evals.board import Board
 from taichu_jax.training.files import write_whole
 from taichu_jax.training.optim import paths
 
@@ -57,6 +59,7 @@ def evaluate(
     folder = run.path / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     results = {"run": facts(run), "evaluations": _earlier(folder, run.step)}
+    board = Board(run.path, run.step)
     for name, evaluation in evaluations.items():
         if only and name not in only:
             continue
@@ -70,7 +73,9 @@ def evaluate(
             "seconds": time.monotonic() - started,
             "result": plain(outcome),
         }
+        board.show(name, results["evaluations"][name]["result"], folder / name)
         write_whole(folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+    board.close()
     return results
 
 
@@ -121,7 +126,8 @@ def _earlier(folder: pathlib.Path, step: int) -> dict[str, Any]:
 
 def _data(run) -> list[dict[str, Any]]:
     """The prepared data sets: name, kind ('package', 'source' or 'sample') and what they say."""
-    names = {getattr(s, "dataset", None) for s in run.experiment.streams.values()} - {None}
+    streams = run.experiment.streams.values()
+    names = {s.dataset for s in streams if hasattr(s, "dataset")}
     found = []
     for name in sorted(names):
         path = status_path(run.config.data.dir, name)

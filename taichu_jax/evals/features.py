@@ -62,11 +62,12 @@ def thinned(stream, limit: int):
     Streams are sorted by language and record, so every language and category stays in proportion.
     """
     values = {f.name: getattr(stream, f.name) for f in dataclasses.fields(stream)}
-    return _thin_class(type(stream))(**values, limit=limit)
+    cls: Any = type(stream)
+    return _thin_class(cls)(**values, limit=limit)
 
 
 @functools.cache
-def _thin_class(cls: type) -> type:
+def _thin_class(cls: Any) -> Any:
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Thinned(cls):
         limit: int

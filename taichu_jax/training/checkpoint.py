@@ -95,7 +95,8 @@ class Checkpoints:
         Raises:
           UserError: there were complete checkpoints, but all are damaged; or it does not fit `like`.
         """
-        step, skipped = -1, []
+        step = -1
+        skipped: list[str] = []
         if jax.process_index() == 0:
             step, skipped = newest(self.folder)
             for later in steps(self.folder):
@@ -167,7 +168,8 @@ def newest(folder: Path) -> tuple[int, list[str]]:
     Raises:
       UserError: every checkpoint that was once complete is damaged.
     """
-    skipped, sealed = [], False
+    skipped: list[str] = []
+    sealed = False
     for step in steps(folder):
         reason = damage(folder, step)
         if not reason:

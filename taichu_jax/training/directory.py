@@ -12,7 +12,7 @@ import dataclasses
 import fcntl
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 from jax.experimental import multihost_utils
@@ -55,7 +55,7 @@ class RunDirectory:
     def __init__(self, path: str | Path, config: ConfigDict, resume: bool = True):
         self.path = Path(path)
         self._config, self._resume = config, resume
-        self._lock = None
+        self._lock: TextIO | None = None
 
     def __enter__(self) -> RunDirectory:
         if jax.process_index() != 0:  # the first process does all this for the others
@@ -64,7 +64,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             found = sorted(p.name for p in self.path.iterdir() if not _left_over(p))
             self._lock = open(self.path / LOCK, "a")
-            self._take_lock()
+            self._take(self._lock)
             if found and not self._resume:
                 raise UserError(f"{self.path}: is not empty; name another run_dir, or resume")
             if (self.path / CONFIG).exists():
@@ -92,9 +92,9 @@ class RunDirectory:
             multihost_utils.sync_global_devices("tokenizer")
         return ready_tokenizer(self.path, settings, self._config.data.dir)
 
-    def _take_lock(self) -> None:
+    def _take(self, lock: TextIO) -> None:
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"{self.path}: another program is running in it") from error
 

@@ -96,6 +96,8 @@ def _steps(
     done = start
     while done < config.steps:
         batch = feed.next(meter.idle)
+        if journal and done == 0:
+            journal.show(batch)
         state, metrics = train_step(state, batch)
         meter.add(done, metrics)
         done += 1

@@ -2,7 +2,7 @@
 
     RUN/losses.jsonl     one line per step: {"step": 0, "loss": 5.1, "mlm/loss": 5.1, ...}
     RUN/metrics.jsonl    one line per interval: {"step": 20, "time": ..., "rate": ..., "loss": ...}
-    RUN/tensorboard/     the same means for TensorBoard
+    RUN/tensorboard/     the same means for TensorBoard, and the first batch to look at and listen to
 
 `step` counts from 0 in losses.jsonl (the update that starts from `state.step`); in metrics.jsonl it
 is the number of updates done. A run that was killed and resumed leaves the same losses.jsonl as one
@@ -25,6 +25,7 @@ from tensorboardX import SummaryWriter
 
 from taichu_jax.errors import UserError
 from taichu_jax.training.files import JsonLines
+from taichu_jax.training.media import show_batch
 
 MOST_IN_FLIGHT = 2  # steps that are given to the device before the oldest of them is done
 LOSSES, METRICS, TENSORBOARD = "losses.jsonl", "metrics.jsonl", "tensorboard"
@@ -33,7 +34,7 @@ LOSSES, METRICS, TENSORBOARD = "losses.jsonl", "metrics.jsonl", "tensorboard"
 class Meter:
     """Collects the metrics of steps without waiting for them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._names: list[str] = []
         self._steps: list[tuple[int, jax.Array]] = []
         self._in_flight: collections.deque[jax.Array] = collections.deque()
@@ -50,7 +51,7 @@ class Meter:
 
     def idle(self) -> bool:
         """Whether the device has finished every step that it was given."""
-        return not self._in_flight or self._in_flight[-1].is_ready()
+        return not self._in_flight or self._in_flight[-1].is_ready()  # type: ignore[attr-defined]
 
     def take(self) -> tuple[list[dict[str, float]], dict[str, float]]:
         """(losses of every step, means of all metrics) since the last call; waits for the device."""
@@ -102,6 +103,10 @@ class Journal:
             if name not in ("step", "time"):
                 self._board.add_scalar(name, value, means["step"], means["time"])
         self._board.flush()
+
+    def show(self, batch: Mapping[str, Mapping[str, jax.Array]]) -> None:
+        """Adds pictures and sound of the run's first batch."""
+        show_batch(self._board, batch, 0)
 
     def close(self) -> None:
         self._losses.close()

@@ -54,7 +54,7 @@ class Encoders:
                 inputs = (batch["text"] if text is None else text, batch["text_mask"])
                 encoded[name] = nets(self.text, *inputs)
             elif name == "image":
-                hide = {} if masks[name] is None else {"mask": masks[name]}
+                hide: dict[str, Any] = {} if masks[name] is None else {"mask": masks[name]}
                 encoded[name] = nets(self.image, batch["image"], **hide)
             else:
                 hide = {} if masks[name] is None else {"mask": masks[name]}
@@ -73,7 +73,9 @@ class Encoders:
     def fuse(self, nets: Nets, encoded: Mapping[str, Encoded]) -> Encoded:
         """The cross-modal encoder's states over whatever is given; tokens[:, 0] is [CLS]."""
         # Encoders may keep many hidden layers; the fusion reads the last one.
-        plain = {k: Encoded(tokens=v.tokens, mask=v.mask) for k, v in encoded.items()}
+        plain: dict[str, Any] = {
+            k: Encoded(tokens=v.tokens, mask=v.mask) for k, v in encoded.items()
+        }
         return nets(self.fusion, **plain)
 
 
@@ -85,7 +87,7 @@ def present(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 def first_rows(fields: Mapping[str, Any], share: float) -> Mapping[str, Any]:
     """The first `share` of the examples of every array: rows come shuffled, so it is a fair sample."""
     # Copied rather than made anew, because a batch knows how to name the field that it lacks.
-    rows = copy.copy(fields)
+    rows: Any = copy.copy(fields)
     for name, value in fields.items():
         rows[name] = jax.tree.map(lambda x: x[: max(1, round(share * x.shape[0]))], value)
     return rows

@@ -93,8 +93,8 @@ def contrast_as_released(predicted: jax.Array, target: jax.Array, masked: jax.Ar
         other = first + i
         distance = 1 - (flat_prediction * visible[jnp.minimum(other, last)]).sum(-1)
         scores.append(jnp.where((other == rows) | (other > last), -jnp.inf, distance))
-    scores = jnp.stack(scores, -1) / RELEASED_TEMPERATURE
-    losses = -jax.nn.log_softmax(scores)[:, 0].reshape(masked.shape)
+    logits = jnp.stack(scores, -1) / RELEASED_TEMPERATURE
+    losses = -jax.nn.log_softmax(logits)[:, 0].reshape(masked.shape)
     return jnp.where(masked, losses, 0.0)
 
 
