@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -29,54 +29,72 @@ RAW_SIDE = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CategoryProbe:
-    """The category of a held-out picture from every layer of an image encoder.
+class Probe:
+    """A label of held-out examples from every layer of a frozen encoder.
 
     Attributes:
-      stream: a `Pictures` stream; its split is replaced.
+      stream: the examples; its split is replaced.
       encoder: the network's name.
       label: the batch field with the classes.
-      limit: training pictures that are used, evenly spread.
+      limit: training examples that are used, evenly spread.
     """
 
     stream: Any
-    encoder: str = "image"
-    label: str = "category"
+    encoder: str
+    label: str
     train_split: str = "train"
     test_split: str = "test"
     limit: int = 1000
 
+    modality: ClassVar[str]
+    raw_name: ClassVar[str]
+
+    def raw(self, run, stream, fields) -> np.ndarray:
+        """The input without any network, [N, ...]; a baseline."""
+        raise NotImplementedError(f"{type(self).__name__} has no raw features")
+
     def run(self, run, out_dir: pathlib.Path) -> dict[str, Any]:
+        """Accuracies of every layer and of the baselines."""
         del out_dir
-        return _probe(self, run, lambda b: (b["image"],), _pooled_pixels, "pixels", ("image",))
+        return _probe(self, run)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LanguageProbe:
-    """The language of a held-out recording from every layer of a speech encoder.
+class CategoryProbe(Probe):
+    """The category of a held-out picture; `stream` is a `Pictures` stream."""
 
-    Attributes:
-      stream: a `Recordings` stream, of spectrograms or waveforms; its split is replaced.
-      encoder: the network's name.
-      label: the batch field with the classes.
-      limit: training recordings that are used, evenly spread.
-    """
+    encoder: str = "image"
+    label: str = "category"
 
-    stream: Any
+    modality = "image"
+    raw_name = "pixels"
+
+    def raw(self, run, stream, fields) -> np.ndarray:
+        """The picture, shrunk."""
+        del run, stream
+        return _pooled_pixels(fields["image"])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageProbe(Probe):
+    """The language of a held-out recording; `stream` has spectrograms or waveforms."""
+
     encoder: str = "audio"
     label: str = "lang"
-    train_split: str = "train"
     test_split: str = "test_recordings"
     limit: int = 1200
 
-    def run(self, run, out_dir: pathlib.Path) -> dict[str, Any]:
-        del out_dir
-        return _probe(self, run, _voice, _band_statistics, "mean and deviation of log-mel")
+    modality = "audio"
+    raw_name = "mean and deviation of log-mel"
+
+    def raw(self, run, stream, fields) -> np.ndarray:
+        """Statistics of the spectrogram."""
+        return _band_statistics(run, stream, fields["example"])
 
 
-def _probe(self, run, inputs, raw, raw_name, extra=()) -> dict[str, Any]:
+def _probe(self: Probe, run) -> dict[str, Any]:
     def pooled(nets, batch):
-        encoded = nets(self.encoder, *inputs(batch))
+        encoded = nets(self.encoder, *inputs_of(batch, self.modality))
         states = (*encoded.layers, encoded.tokens)
         return tuple(masked_mean(x, encoded.mask) for x in states)
 
@@ -84,16 +102,17 @@ def _probe(self, run, inputs, raw, raw_name, extra=()) -> dict[str, Any]:
         module = run.experiment.networks[self.encoder]
         seed = fold_name(jax.random.key(run.config.seed), "params")
         key = fold_name(seed, self.encoder)  # as training/state.py initialises it
-        params = module.init(key, *inputs(batch))["params"]
+        params = module.init(key, *inputs_of(batch, self.modality))["params"]
         return pooled(BoundNets({self.encoder: module}, {self.encoder: params}), batch)[-1]
 
     def both(nets, batch):
         return pooled(nets, batch), untrained(batch)
 
     def gather(stream):
-        fields, (trained, random) = collect(run, stream, both, (self.label, "example", *extra))
-        return fields[self.label], trained, random, raw(run, stream, fields)
+        fields, (trained, random) = collect(run, stream, both, (self.label, "example", *kept))
+        return fields[self.label], trained, random, self.raw(run, stream, fields)
 
+    kept = ("image",) if self.modality == "image" else ()
     train = thinned(dataclasses.replace(self.stream, split=self.train_split), self.limit)
     test = dataclasses.replace(self.stream, split=self.test_split)
     labels, trained, random, unnormalised = gather(train)
@@ -113,7 +132,7 @@ def _probe(self, run, inputs, raw, raw_name, extra=()) -> dict[str, Any]:
     chance = classify.majority(labels, test_labels)
     rows = [
         {"features": "commonest label", "kind": "baseline", "linear": chance, "knn": chance},
-        row(raw_name, unnormalised, test_unnormalised, "baseline"),
+        row(self.raw_name, unnormalised, test_unnormalised, "baseline"),
         row("untrained encoder, last layer", random, test_random, "baseline"),
     ]
     for i, (features, test_features) in enumerate(zip(trained, test_trained, strict=True)):
@@ -131,16 +150,16 @@ def _probe(self, run, inputs, raw, raw_name, extra=()) -> dict[str, Any]:
     }
 
 
-def _voice(batch) -> tuple:
-    """(frames or samples, how many of them are real), whichever the stream has."""
+def inputs_of(batch, modality: str) -> tuple:
+    """What an encoder is called with: the picture; or frames or samples and how many are real."""
+    if modality == "image":
+        return (batch["image"],)
     name = "mel" if "mel" in batch else "audio"
     return batch[name], batch[f"{name}_lengths"]
 
 
-def _pooled_pixels(run, stream, fields) -> np.ndarray:
+def _pooled_pixels(images) -> np.ndarray:
     """[N, RAW_SIDE * RAW_SIDE * 3]: pictures averaged to a side of RAW_SIDE pixels."""
-    del run, stream
-    images = fields["image"]
     count, side, _, colours = images.shape
     block = max(1, side // RAW_SIDE)
     cut = images[:, : side // block * block, : side // block * block]
@@ -148,8 +167,8 @@ def _pooled_pixels(run, stream, fields) -> np.ndarray:
     return grid.mean((2, 4)).reshape(count, -1)
 
 
-def _band_statistics(run, stream, fields) -> np.ndarray:
+def _band_statistics(run, stream, examples) -> np.ndarray:
     """[N, 2 * bands]: mean and deviation over time of the log-mel bands, not normalised."""
     originals = Originals(run, stream)
-    spectra = (log_mel(originals.wave(i)) for i in fields["example"])
+    spectra = (log_mel(originals.wave(i)) for i in examples)
     return np.stack([np.concatenate([x.mean(0), x.std(0)]) for x in spectra])

@@ -85,7 +85,8 @@ def test_language_probe_hears_the_band_statistics(tmp_path):
 
 def test_voices_are_read_as_spectrograms_or_waveforms():
     mel, audio = {"mel": 1, "mel_lengths": 2}, {"audio": 3, "audio_lengths": 4}
-    assert probes._voice(mel) == (1, 2) and probes._voice(audio) == (3, 4)
+    assert probes.inputs_of(mel, "audio") == (1, 2)
+    assert probes.inputs_of(audio, "audio") == (3, 4)
 
 
 def test_subsets_are_all_seven_and_chance(tmp_path):
