@@ -1,5 +1,5 @@
 # make demo   train, evaluate and report on real pictures, words and voices
-# make test   lint, format and every test
+# make test   lint, format, types and every test
 #
 #   make demo SOURCE=DIR   uses an installed stamp collection instead of fetching the package
 #   make demo CONFIG=configs/multimodal/taichu_stamps.py
@@ -23,6 +23,7 @@ test: lint
 lint: $(VENV)/installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || (echo "run: make format"; exit 1)
+	@$(BIN)/mypy --cache-dir .cache/mypy
 
 format: $(VENV)/installed
 	@$(BIN)/ruff check --fix --quiet .

@@ -4,6 +4,7 @@ Not a configuration itself. A method's file names its networks and objectives an
 """
 
 from taichu_jax.config import spec
+from taichu_jax.data.audio import AudioAugment
 from taichu_jax.data.streams import Recordings
 from taichu_jax.evals.probes import LanguageProbe
 from taichu_jax.ops.schedules import WarmupCosine
@@ -13,6 +14,8 @@ from taichu_jax.training.optim import AdamW
 BANDS = 80  # mel bands
 SECONDS = 2.0  # the recordings' mean is 1.4
 FRAMES = int(100 * SECONDS)
+# Methods hide parts of the speech themselves, and what they reconstruct should have no holes.
+WHOLE = spec(AudioAugment, band_masks=0, frame_masks=0)
 
 
 def on_stamps(
@@ -32,7 +35,14 @@ def on_stamps(
     config = defaults()
     config.name = name
     config.steps = steps
-    voices = spec(Recordings, batch_size=batch_size, seconds=SECONDS, mel_bands=BANDS, audio=audio)
+    voices = spec(
+        Recordings,
+        batch_size=batch_size,
+        seconds=SECONDS,
+        mel_bands=BANDS,
+        audio=audio,
+        audio_augment=WHOLE,
+    )
     config.streams = {"voices": voices}
     config.networks = networks
     config.objectives = objectives

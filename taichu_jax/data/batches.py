@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -21,6 +22,14 @@ LABELS: Fields = {name: ((), np.int32) for name in ("concept", "category", "lang
 def blank(rows: int, fields: Fields) -> Batch:
     """A batch of zeros."""
     return {name: np.zeros((rows, *shape), dtype) for name, (shape, dtype) in fields.items()}
+
+
+class RandomAccess(Protocol):
+    """What Grain reads batches from."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, step: int) -> Batch: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

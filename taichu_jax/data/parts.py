@@ -13,6 +13,7 @@ from taichu_jax.data import audio, images
 from taichu_jax.data.items import Damaged
 from taichu_jax.data.records import Entry
 from taichu_jax.data.tokenizer import Tokenizer
+from taichu_jax.data.units import UnitCrops
 
 Fields = dict[str, tuple[tuple[int, ...], type]]  # name -> shape of one example, type
 Batch = dict[str, np.ndarray]
@@ -73,7 +74,7 @@ class TextPart:
 
     def fill(self, batch: Batch, row: int, example: Example, source: Source, rng: Rng) -> None:
         """Writes the description in the example's language, if there is one."""
-        if example.lang in source.entries[example.row].texts:
+        if self.tokenizer is not None and example.lang in source.entries[example.row].texts:
             text = source.texts(example.row)[example.lang]
             ids, mask = self.tokenizer.encode(text, self.length, rng)
             batch["text"][row], batch["text_mask"][row], batch["has_text"][row] = ids, mask, True
@@ -116,6 +117,7 @@ class AudioPart:
     fewer than the spectrogram of a full wave has, so that F divides well).
     Both: has_audio bool, and audio_start int32: the sample of the (augmented) recording at which
     the row starts. With two views also audio2 or mel2, and so on.
+    With `units`: units int32 [K], those of the row's stretch of the recording, -1 where none is.
     """
 
     form: str
@@ -125,6 +127,7 @@ class AudioPart:
     normalise: bool
     trim: bool
     augment: audio.AudioAugment
+    units: UnitCrops | None = None
 
     def fields(self) -> Fields:
         """Shapes and types of one example."""
@@ -138,6 +141,8 @@ class AudioPart:
                 fields[f"audio{suffix}"] = ((self.samples,), np.float32)
                 fields[f"audio_lengths{suffix}"] = ((), np.int32)
             fields[f"audio_start{suffix}"] = ((), np.int32)
+            if self.units is not None:
+                fields[f"units{suffix}"] = ((self.units.size(self.samples),), np.int32)
         return fields
 
     def fill(self, batch: Batch, row: int, example: Example, source: Source, rng: Rng) -> None:
@@ -147,20 +152,35 @@ class AudioPart:
         stored = source.wave(example.row, example.lang, self.trim)
         name = "mel" if self.form == "mel" else "audio"
         for suffix in _suffixes(self.views):
-            wave, start = self._wave(stored, rng)
-            values = self._mel(wave, rng) if self.form == "mel" else wave
-            if self.form == "waveform" and self.normalise:
-                values = audio.normalise_wave(wave)
+            wave, start, heard = self._wave(stored, rng)
+            values = self.values(wave, rng)
             batch[f"{name}{suffix}"][row, : len(values)] = values
             batch[f"{name}_lengths{suffix}"][row] = len(values)
             batch[f"audio_start{suffix}"][row] = start
+            if self.units is not None:
+                batch[f"units{suffix}"][row] = self.units.crop(
+                    (source.entries[example.row].id, example.lang),
+                    recorded=len(stored),
+                    heard=heard,
+                    start=start,
+                    samples=len(wave),
+                    size=self.units.size(self.samples),
+                )
         batch["has_audio"][row] = True
 
-    def _wave(self, stored: np.ndarray, rng: Rng) -> tuple[np.ndarray, int]:
+    def values(self, wave: np.ndarray, rng: Rng = None) -> np.ndarray:
+        """What a network reads of a wave float32 of at most `samples`: samples, or mel frames."""
+        if self.form == "mel":
+            return self._mel(wave, rng)
+        return audio.normalise_wave(wave) if self.normalise else wave
+
+    def _wave(self, stored: np.ndarray, rng: Rng) -> tuple[np.ndarray, int, int]:
+        """(a crop, where it starts, samples of what it was cropped from)."""
         wave = stored.astype(np.float32) * np.float32(1 / 32767)
         if rng is None:
-            return wave[: self.samples], 0
-        return audio.crop(self.augment.wave(wave, rng), rng, self.samples)
+            return wave[: self.samples], 0, len(wave)
+        wave = self.augment.wave(wave, rng)
+        return *audio.crop(wave, rng, self.samples), len(wave)
 
     def _mel(self, wave: np.ndarray, rng: Rng) -> np.ndarray:
         mel = audio.log_mel(wave, self.bands)[: self.samples // audio.HOP]

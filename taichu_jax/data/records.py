@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,9 @@ class Records:
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[row] for row in range(len(self)))
 
     def __getitem__(self, row: int) -> Record:
         if not 0 <= row < len(self):

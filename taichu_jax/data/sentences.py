@@ -5,7 +5,7 @@ import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,7 +60,7 @@ class Sentences(Stream):
             return super().fields()
         return shapes(self.batch_size, packed_fields(self.text_length))
 
-    def training(self, filler: engine.Filler, seed: int, rows: range) -> Sequence[Batch]:
+    def training(self, filler: engine.Filler, seed: int, rows: range) -> engine.RandomAccess:
         """Random access to the batches of one process."""
         if not self.pack:
             return super().training(filler, seed, rows)
@@ -125,7 +125,7 @@ class Packed:
     def __getitem__(self, step: int) -> Batch:
         sampler = self.sampler(step)
         first = sampler.batch(step)
-        batch = engine.blank(len(self.rows), packed_fields(_length(self.filler)))
+        batch = engine.blank(len(self.rows), packed_fields(_text(self.filler).length))
         for position, row in enumerate(self.rows):
             rng = np.random.default_rng([self.seed, step, row])
             chosen, attempt = int(first[row]), 0
@@ -140,7 +140,7 @@ class Packed:
 
 def packed_epoch(filler: engine.Filler, batch_size: int) -> Iterator[Batch]:
     """Every sentence once, in order, packed; `valid` is False in rows of padding."""
-    fields = packed_fields(_length(filler))
+    fields = packed_fields(_text(filler).length)
     batch, row = engine.blank(batch_size, fields), 0
     for chosen in range(len(filler.examples)):
         if not _append(filler, batch, row, chosen, None):
@@ -169,7 +169,7 @@ def _append(filler: engine.Filler, batch: Batch, row: int, chosen: int, rng: Rng
     The first sentence of a row always fits, since it is cut.
     """
     record, lang = filler.examples[chosen]
-    tokenizer, length = filler.parts[0].tokenizer, _length(filler)
+    tokenizer, length = _text(filler).tokenizer, _text(filler).length
     used = int(batch["text_mask"][row].sum())
     ids, mask = tokenizer.encode(filler.source.texts(record)[lang], length, rng)
     new = int(mask.sum())
@@ -183,8 +183,9 @@ def _append(filler: engine.Filler, batch: Batch, row: int, chosen: int, rng: Rng
     return True
 
 
-def _length(filler: engine.Filler) -> int:
-    return filler.parts[0].length
+def _text(filler: engine.Filler) -> Any:
+    """The stream's only part, a TextPart."""
+    return filler.parts[0]
 
 
 class Lines:

@@ -13,15 +13,16 @@ and those of the modalities, see parts.py. `epoch` adds valid bool: False in row
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from taichu_jax.config import choices
 from taichu_jax.data import batches as engine
 from taichu_jax.data.audio import RATE, AudioAugment
+from taichu_jax.data.budget import within_minutes
 from taichu_jax.data.images import ImageAugment
 from taichu_jax.data.languages import INDEX, UNKNOWN, known
 from taichu_jax.data.parts import (
@@ -37,6 +38,7 @@ from taichu_jax.data.parts import (
 from taichu_jax.data.records import decoded
 from taichu_jax.data.sampler import Contrasts
 from taichu_jax.data.tokenizer import ByteTokenizer, Tokenizer
+from taichu_jax.data.units import UnitCrops
 from taichu_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ class Stream:
         filler = self._filler(data_dir, tokenizer)
         return grain.MapDataset.source(self.training(filler, seed, rows))
 
-    def training(self, filler: engine.Filler, seed: int, rows: range) -> Sequence[Batch]:
+    def training(self, filler: engine.Filler, seed: int, rows: range) -> engine.RandomAccess:
         """Random access to the batches of one process, of which it has the rows `rows`."""
         return engine.Training(
             filler=filler,
@@ -147,7 +149,7 @@ def shapes(batch_size: int, fields: Fields) -> dict[str, "jax.ShapeDtypeStruct"]
     }
 
 
-def contrasts(filler: engine.Filler, members: np.ndarray, **options: object) -> Contrasts:
+def contrasts(filler: engine.Filler, members: np.ndarray, **options: Any) -> Contrasts:
     """A sampler of the filler's examples `members`."""
     languages = np.array([INDEX[lang] for _, lang in filler.examples])
     concepts = np.array([filler.source.entries[row].concept for row, _ in filler.examples])
@@ -171,6 +173,8 @@ class _WithAudio(Stream):
     mel_bands: int = 80
     normalise: bool = True  # each utterance: mean 0, variance 1
     trim: bool = False  # cut silent ends off
+    minutes: float = 0.0  # of the training split, a fixed draw; 0: all
+    minutes_seed: int = 0  # of that draw
     views: int = 1
     audio_augment: AudioAugment = AudioAugment()
 
@@ -179,6 +183,14 @@ class _WithAudio(Stream):
         forms = ("mel", "waveform")
         if self.audio not in forms:
             raise UserError(f"audio={self.audio!r}; {choices(self.audio, forms)}")
+        if self.minutes < 0:
+            raise UserError(f"minutes={self.minutes}: must be 0 or more")
+
+    def _affordable(self, source: Source, examples: list[Example]) -> list[Example]:
+        if not self.minutes or self.split != "train":
+            return examples
+        seed, trim = self.minutes_seed, self.trim
+        return within_minutes(source, examples, self.minutes, seed=seed, trim=trim)
 
     def _audio(self) -> AudioPart:
         return AudioPart(
@@ -208,19 +220,46 @@ class Pictures(_WithImage):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recordings(_WithAudio):
-    """Voices alone, over all languages; a language's share is count ** language_temperature."""
+    """Voices alone, over all languages; a language's share is count ** language_temperature.
+
+    With `units` batches have the field of that name, joined by record and language, and follow crops
+    and changes of speed. They must have been written from recordings trimmed in the same way.
+    """
 
     same_language: bool = False
     language_temperature: float = 0.5
+    units: str = ""  # a folder that launch/cluster.py wrote; empty: none
+    unit_rate: float = 100.0  # units per second, and
+    unit_clusters: int = 100  # how many there are; that folder's must be the same
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.unit_rate <= 0 or self.unit_clusters < 1:
+            raise UserError("unit_rate and unit_clusters: must be above 0")
+        if self.units and self.audio_augment.shift_seconds:
+            raise UserError("units do not follow audio_augment.shift_seconds; set it to 0")
 
     def parts(self, tokenizer: Tokenizer | None) -> Sequence[Part]:
         """The modalities of a batch."""
         del tokenizer
-        return [self._audio()]
+        crops = UnitCrops(self.units, self.unit_rate) if self.units else None
+        return [dataclasses.replace(self._audio(), units=crops)]
+
+    def _filler(self, data_dir: str | Path, tokenizer: Tokenizer | None) -> engine.Filler:
+        filler = super()._filler(data_dir, tokenizer)
+        if self.units:
+            UnitCrops(self.units, self.unit_rate).check(
+                [(filler.source.entries[row].id, lang) for row, lang in filler.examples],
+                dataset=self.dataset,
+                trim=self.trim,
+                clusters=self.unit_clusters,
+            )
+        return filler
 
     def select(self, source: Source) -> list[Example]:
         """The recordings."""
-        return _sorted_examples(source, lambda entry: filter(self._wanted, entry.recordings))
+        examples = _sorted_examples(source, lambda entry: filter(self._wanted, entry.recordings))
+        return self._affordable(source, examples)
 
     def samplers(self, filler: engine.Filler, seed: int) -> "engine.SamplerOf":
         """The sampler of each step."""
@@ -261,10 +300,14 @@ class Triplets(_WithImage, _WithAudio):
                 raise UserError(f"modalities: no such {name!r}; {choices(name, MODALITIES)}")
         if not 0 <= self.pairs <= 1:
             raise UserError(f"pairs={self.pairs}: must be between 0 and 1")
+        if self.minutes and (self.pairs or "audio" not in self.modalities):
+            raise UserError(
+                "minutes: needs examples that are all recordings (pairs=0, with 'audio')"
+            )
 
     def parts(self, tokenizer: Tokenizer | None) -> Sequence[Part]:
         """The modalities of a batch."""
-        parts = {
+        parts: dict[str, Callable[[], Part]] = {
             "text": lambda: TextPart(self.text_length, tokenizer),
             "image": self._image,
             "audio": self._audio,
@@ -282,7 +325,7 @@ class Triplets(_WithImage, _WithAudio):
                     langs.add(UNKNOWN)
             return filter(self._wanted, langs)
 
-        return _sorted_examples(source, langs)
+        return self._affordable(source, _sorted_examples(source, langs))
 
     def samplers(self, filler: engine.Filler, seed: int) -> "engine.SamplerOf":
         """With pairs, a coin decides between the recordings and the rest."""

@@ -1,15 +1,18 @@
-"""Text to ids and back: byte-level BPE, or plain bytes. Both read any text of any language.
+"""Text to ids and back: byte-level BPE, plain bytes, or characters. The first two read any text.
 
 A tokenizer is plain fields, so that a config can name it. `load(data_dir)` makes it ready: for
-BPE it trains the vocabulary on the first call, from the training split's texts, and keeps it
-beside the data set.
+BPE and characters it learns the vocabulary on the first call, from the training split's texts, and
+keeps it beside the data set.
 """
 
+import collections
 import dataclasses
 import functools
 import hashlib
 import itertools
 import json
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -139,11 +142,92 @@ class BPETokenizer(Tokenizer):
         return _vocabulary(self.file).decode(plain, skip_special_tokens=False)
 
 
-def _texts(data_dir: str | Path, dataset: str) -> list[str]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CharacterTokenizer(Tokenizer):
+    """One id per Unicode character (NFC) of the training texts, the commonest first.
+
+    A character outside the vocabulary becomes [UNK], and `unknown` counts such characters.
+
+    Attributes:
+      vocab_size: ids, at most; rarer characters than fit are unknown.
+      languages: whose texts the vocabulary is learnt from; none: all.
+      spoken: texts are reduced to what can be heard, see `spoken_form`.
+    """
+
+    vocab_size: int = 4096
+    dataset: str = "tuxpaint_stamps"
+    languages: tuple[str, ...] = ()
+    spoken: bool = False
+    file: str = ""  # a vocabulary; empty: that of `dataset`, found by `load`
+
+    def load(self, data_dir: str | Path) -> "CharacterTokenizer":
+        """This tokenizer with its vocabulary, which is learnt now if it was never before.
+
+        Raises:
+          UserError: the data set is not prepared, or `file` is no vocabulary.
+        """
+        if self.file:
+            _characters(self.file)
+            return self
+        if self.vocab_size <= len(SPECIALS):
+            raise UserError(f"vocab_size={self.vocab_size}: must be above {len(SPECIALS)}")
+        from taichu_jax.data.records import load_index, status_path
+
+        load_index(data_dir, self.dataset, "train")  # says what is missing
+        path = status_path(data_dir, self.dataset)
+        content = (path.read_text("utf8"), self.vocab_size, self.languages, self.spoken)
+        digest = hashlib.sha256(repr(content).encode()).hexdigest()[:8]
+        file = path.parent / f"characters-{self.vocab_size}-{digest}.json"
+        if not file.is_file():
+            texts = _texts(data_dir, self.dataset, self.languages)
+            count = collections.Counter(c for text in texts for c in self._reduced(text))
+            common = sorted(count, key=lambda c: (-count[c], c))[: self.vocab_size - len(SPECIALS)]
+            _write(file, json.dumps({"characters": common}, ensure_ascii=False) + "\n")
+        return dataclasses.replace(self, file=str(file))
+
+    def pieces(self, text: str, rng: np.random.Generator | None = None) -> list[int]:
+        """The ids of a text, without specials."""
+        del rng
+        if not self.file:
+            raise UserError("CharacterTokenizer has no vocabulary yet: call .load(data_dir)")
+        ids = _characters(self.file)
+        return [ids.get(c, UNK) for c in self._reduced(text)]
+
+    def unknown(self, texts: Iterable[str]) -> tuple[int, int]:
+        """(characters outside the vocabulary, all characters) of some texts."""
+        ids = [i for text in texts for i in self.pieces(text)]
+        return ids.count(UNK), len(ids)
+
+    def decode(self, ids: np.ndarray | list[int]) -> str:
+        """The text of some ids; specials are left out."""
+        characters, first = list(_characters(self.file)), len(SPECIALS)
+        inside = range(first, first + len(characters))  # a head may have more ids than there are
+        return "".join(characters[i - first] for i in map(int, ids) if i in inside)
+
+    def _reduced(self, text: str) -> str:
+        return spoken_form(text) if self.spoken else unicodedata.normalize("NFC", text)
+
+
+def spoken_form(text: str) -> str:
+    """What of a text can be heard: lower case, without punctuation, one space between words.
+
+    Letters, marks and digits stay, and an apostrophe within a word. NFC.
+    """
+    text = unicodedata.normalize("NFC", text.lower()).replace("’", "'")
+    kept = "".join(c if unicodedata.category(c)[0] in "LMN" or c == "'" else " " for c in text)
+    words = (word.strip("'") for word in kept.split())
+    return " ".join(word for word in words if word)
+
+
+def _texts(data_dir: str | Path, dataset: str, languages: tuple[str, ...] = ()) -> list[str]:
     from taichu_jax.data.records import open_records
 
-    return [text for record in open_records(data_dir, dataset, "train") for text in
-            record.texts.values()]  # fmt: skip
+    return [
+        text
+        for record in open_records(data_dir, dataset, "train")
+        for language, text in record.texts.items()
+        if not languages or language in languages
+    ]
 
 
 def _train(vocab_size: int, texts: list[str], file: Path) -> None:
@@ -162,7 +246,11 @@ def _train(vocab_size: int, texts: list[str], file: Path) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    content = tokenizer.to_str()
+    _write(file, tokenizer.to_str())
+
+
+def _write(file: Path, content: str) -> None:
+    """The whole file or none: others may look for it meanwhile."""
     partial = file.with_suffix(f".{hashlib.sha256(content.encode()).hexdigest()[:8]}")
     partial.write_text(content, "utf8")
     partial.replace(file)
@@ -184,3 +272,15 @@ def _vocabulary(file: str):
         raise UserError(f"{file}: its first ids are not {' '.join(SPECIALS)}")
     tokenizer.encode_special_tokens = True  # the five letters [PAD] in a text are just letters
     return tokenizer
+
+
+@functools.lru_cache(maxsize=8)
+def _characters(file: str) -> dict[str, int]:
+    """{character: id}, in the order of the ids."""
+    if not Path(file).is_file():
+        raise UserError(f"{file}: no such vocabulary")
+    try:
+        characters = json.loads(Path(file).read_text("utf8"))["characters"]
+        return {str(c): len(SPECIALS) + i for i, c in enumerate(characters)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: is no vocabulary of characters") from error

@@ -14,16 +14,13 @@ import dataclasses
 import pathlib
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 
 from taichu_jax.data.audio import log_mel
 from taichu_jax.evals import classify
 from taichu_jax.evals.features import collect, thinned
+from taichu_jax.evals.hidden import pooled, trained_and_not
 from taichu_jax.evals.media import Originals
-from taichu_jax.models.layers import masked_mean
-from taichu_jax.ops.random import fold_name
-from taichu_jax.training.nets import BoundNets
 
 RAW_SIDE = 16
 
@@ -93,24 +90,12 @@ class LanguageProbe(Probe):
 
 
 def _probe(self: Probe, run) -> dict[str, Any]:
-    def pooled(nets, batch):
-        encoded = nets(self.encoder, *inputs_of(batch, self.modality))
-        states = (*encoded.layers, encoded.tokens)
-        return tuple(masked_mean(x, encoded.mask) for x in states)
-
-    def untrained(batch):
-        module = run.experiment.networks[self.encoder]
-        seed = fold_name(jax.random.key(run.config.seed), "params")
-        key = fold_name(seed, self.encoder)  # as training/state.py initialises it
-        params = module.init(key, *inputs_of(batch, self.modality))["params"]
-        return pooled(BoundNets({self.encoder: module}, {self.encoder: params}), batch)[-1]
-
-    def both(nets, batch):
-        return pooled(nets, batch), untrained(batch)
+    both = trained_and_not(run, self.encoder, self.modality, pooled)
 
     def gather(stream):
-        fields, (trained, random) = collect(run, stream, both, (self.label, "example", *kept))
-        return fields[self.label], trained, random, self.raw(run, stream, fields)
+        fields, means = collect(run, stream, both, (self.label, "example", *kept))
+        raw = self.raw(run, stream, fields)
+        return fields[self.label], means["trained"], means["untrained"][-1], raw
 
     kept = ("image",) if self.modality == "image" else ()
     train = thinned(dataclasses.replace(self.stream, split=self.train_split), self.limit)
@@ -148,14 +133,6 @@ def _probe(self: Probe, run) -> dict[str, Any]:
         "classes": int(np.unique(labels).size),
         "rows": rows,
     }
-
-
-def inputs_of(batch, modality: str) -> tuple:
-    """What an encoder is called with: the picture; or frames or samples and how many are real."""
-    if modality == "image":
-        return (batch["image"],)
-    name = "mel" if "mel" in batch else "audio"
-    return batch[name], batch[f"{name}_lengths"]
 
 
 def _pooled_pixels(images) -> np.ndarray:

@@ -30,6 +30,18 @@ def tables(name: str, entry: dict[str, Any]) -> list[Table]:
             )
             for split, table in result["splits"].items()
         ]
+    if kind == "SpeechRecognition":
+        return [
+            _table(
+                f"{name}, {split}",
+                ("decoded", "CER %", "WER %", "recordings"),
+                (
+                    (k, *_row(v["overall"], ("CER", "WER")), str(v["overall"]["recordings"]))
+                    for k, v in table.items()
+                ),
+            )
+            for split, table in result["splits"].items()
+        ]
     if kind in ("CategoryProbe", "LanguageProbe"):
         rows = ((r["features"], *_row(r, ("linear", "knn"))) for r in result["rows"])
         return [_table(f"{name}, {result['test_split']}", ("features", "linear %", "k-NN %"), rows)]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from taichu_jax.models.codes import GroupQuantiser
 from taichu_jax.models.layers import Dense, Dropout, Encoded
+from taichu_jax.models.quantiser import Quantised
 from taichu_jax.models.speech import FRAME_RATE
 from taichu_jax.ops.lengths import within, zero_beyond
+
+
+def check_cell(cell: str) -> None:
+    if cell not in ("gru", "lstm"):
+        raise ValueError(f"cell={cell!r}; valid: gru, lstm")
 
 
 class Recurrence(nn.Module):
@@ -58,7 +67,7 @@ class Recurrence(nn.Module):
                 h = (1 - update) * new + update * h
                 return h, h.astype(x.dtype)
 
-            first = zeros
+            first: Any = zeros
         else:
 
             def step(state, a):
@@ -92,14 +101,81 @@ class RecurrentEncoder(nn.Module):
     @nn.compact
     def __call__(self, mel: jax.Array, lengths: jax.Array) -> Encoded:
         """mel: [B, F, bands]; lengths: int32 [B], the real frames."""
-        if self.cell not in ("gru", "lstm"):
-            raise ValueError(f"cell={self.cell!r}; valid: gru, lstm")
+        check_cell(self.cell)
         mask = within(lengths, mel.shape[1])
         x = zero_beyond(mel, mask)
-        layers = []
+        layers = [x]
         for i in range(self.depth):
             y = Recurrence(self.width, self.cell, name=f"layer_{i}")(x)
             y = Dropout(self.dropout)(y)
             x = zero_beyond(y if i == 0 else x + y, mask)
             layers.append(x)
         return Encoded(tokens=x, mask=mask, layers=tuple(layers), rate=FRAME_RATE)
+
+
+class QuantisedStates(NamedTuple):
+    """What `VQRecurrentEncoder.quantise` returns.
+
+    Attributes:
+      encoded: the states of every layer, none of them quantised.
+      output: [B, F, D], what predictions are made from: the codebook's entries when the quantiser
+        stands behind the last layer, else the states of the last layer, which has seen the entries.
+      codes: the quantiser's choices, whatever they are worth behind the end.
+    """
+
+    encoded: Encoded
+    output: jax.Array
+    codes: Quantised
+
+
+class VQRecurrentEncoder(nn.Module):
+    """`RecurrentEncoder` with a Gumbel quantiser behind one layer (VQ-APC, arXiv 2005.08392).
+
+    The next layer, its residual sum included, sees the chosen entries only. `Encoded.layers` and
+    `tokens` are the states before they are quantised, which is what the authors probe.
+
+    Attributes:
+      cell, dropout: as in `RecurrentEncoder`.
+      codes: entries of the codebook; 128 in the authors' README, 512 in s3prl.
+      after: the layer behind which the quantiser stands, from 1; the last one in both.
+    """
+
+    width: int = 512
+    depth: int = 3
+    cell: str = "gru"
+    dropout: float = 0.0
+    codes: int = 128
+    after: int = 3
+
+    def setup(self):
+        check_cell(self.cell)
+        if not 1 <= self.after <= self.depth:
+            raise ValueError(f"after={self.after}: must be from 1 to depth {self.depth}")
+        self.recurrences = [Recurrence(self.width, self.cell) for _ in range(self.depth)]
+        self.quantiser = GroupQuantiser(codes=self.codes)
+        self.drop = Dropout(self.dropout)
+
+    def __call__(self, mel: jax.Array, lengths: jax.Array) -> Encoded:
+        """The states, with the likeliest code wherever a layer behind the quantiser needs one."""
+        return self.quantise(mel, lengths).encoded
+
+    def quantise(
+        self,
+        mel: jax.Array,
+        lengths: jax.Array,
+        rng: jax.Array | None = None,
+        temperature: jax.Array | float = 1.0,
+    ) -> QuantisedStates:
+        """mel: [B, F, bands]; lengths: int32 [B]; rng and temperature: of the Gumbel softmax."""
+        mask = within(lengths, mel.shape[1])
+        x = zero_beyond(mel, mask)
+        layers, codes = [x], []
+        for i, recurrence in enumerate(self.recurrences):
+            y = self.drop(recurrence(x))
+            x = zero_beyond(y if i == 0 else x + y, mask)
+            layers.append(x)
+            if i + 1 == self.after:
+                codes.append(self.quantiser(x, rng, temperature))
+                x = zero_beyond(codes[0].vectors, mask)
+        encoded = Encoded(tokens=layers[-1], mask=mask, layers=tuple(layers), rate=FRAME_RATE)
+        return QuantisedStates(encoded, x, codes[0])

@@ -36,6 +36,8 @@ class SpeechEncoder(nn.Module):
       bands: mel bands of the input.
       frames: the longest input, in frames.
       causal: a token sees only itself and what is before it, in the convolution too.
+      shared_layers: all layers use the parameters of one block (Audio ALBERT, arXiv 2005.08575).
+      relative_position: 'none', or 'gated' (WavLM; models/relative_position.py).
     """
 
     width: int = 128
@@ -47,6 +49,8 @@ class SpeechEncoder(nn.Module):
     expansion: float = 4.0
     dropout: float = 0.0
     causal: bool = False
+    shared_layers: bool = False
+    relative_position: str = "none"
 
     def setup(self):
         self.front = Dense(self.width, kernel_init=nn.initializers.lecun_normal())
@@ -56,7 +60,13 @@ class SpeechEncoder(nn.Module):
         self.local = Dense(self.width, kernel_init=nn.initializers.lecun_normal())
         self.drop = Dropout(self.dropout)
         self.transformer = Transformer(
-            self.depth, self.heads, self.expansion, self.dropout, causal=self.causal
+            self.depth,
+            self.heads,
+            self.expansion,
+            self.dropout,
+            causal=self.causal,
+            shared_layers=self.shared_layers,
+            relative_position=self.relative_position,
         )
 
     @nn.nowrap

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from taichu_jax.models.layers import Dense, Dropout, LayerNorm, gelu
+from taichu_jax.models.relative_position import PositionGate, RelativePosition
 
 
 class Attention(nn.Module):
@@ -21,8 +22,16 @@ class Attention(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, memory: jax.Array, mask: jax.Array | None) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        memory: jax.Array,
+        mask: jax.Array | None,
+        distances: jax.Array | None = None,
+    ) -> jax.Array:
         """mask: bool, broadcastable to [B, heads, N, M], true where a query may look.
+
+        distances: float32 [heads, N, M], gated by x and added to the scores (relative_position.py).
 
         A query that may look nowhere gets the zero vector, never NaN.
         """
@@ -38,6 +47,8 @@ class Attention(nn.Module):
         value = split(Dense(width, name="value")(memory))
         scores = jnp.einsum("bnhd,bmhd->bhnm", query, key) * (width // self.heads) ** -0.5
         scores = scores.astype(jnp.float32)
+        if distances is not None:
+            scores += PositionGate(self.heads, name="position_gate")(x) * distances
         if mask is not None:
             scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1)
@@ -69,9 +80,9 @@ class Block(nn.Module):
     cross: bool = False
 
     @nn.compact
-    def __call__(self, x, mask, memory=None, memory_mask=None):
+    def __call__(self, x, mask, memory=None, memory_mask=None, distances=None):
         y = LayerNorm(name="attention_norm")(x)
-        y = Attention(self.heads, self.dropout, name="attention")(y, y, mask)
+        y = Attention(self.heads, self.dropout, name="attention")(y, y, mask, distances)
         x = x + Dropout(self.dropout)(y)
         if self.cross:
             y = LayerNorm(name="cross_norm")(x)
@@ -90,6 +101,8 @@ class Transformer(nn.Module):
       expansion: hidden units of the feed-forward layer, as a multiple of the width.
       causal: a position sees itself and what is before it.
       cross: blocks also attend over a memory.
+      shared_layers: all layers use the parameters of one block (ALBERT, arXiv 1909.11942).
+      relative_position: 'none', or 'gated' for WavLM's bias of the scores (relative_position.py).
     """
 
     depth: int
@@ -98,6 +111,8 @@ class Transformer(nn.Module):
     dropout: float = 0.0
     causal: bool = False
     cross: bool = False
+    shared_layers: bool = False
+    relative_position: str = "none"
 
     @nn.compact
     def __call__(
@@ -119,10 +134,16 @@ class Transformer(nn.Module):
             see = see & jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
         if memory_mask is not None:
             memory_mask = memory_mask[:, None, None, :]
+        if self.relative_position not in ("none", "gated"):
+            raise ValueError(f"relative_position={self.relative_position!r}; valid: none, gated")
+        distances = None
+        if self.relative_position == "gated":
+            distances = RelativePosition(self.heads, name="relative_position")(x.shape[1])
         hidden = int(self.expansion * x.shape[-1])
         layers = [x]
         for i in range(self.depth):
-            block = Block(self.heads, hidden, self.dropout, self.cross, name=f"block_{i}")
-            x = block(x, see, memory, memory_mask)
+            if i == 0 or not self.shared_layers:
+                block = Block(self.heads, hidden, self.dropout, self.cross, name=f"block_{i}")
+            x = block(x, see, memory, memory_mask, distances)
             layers.append(x)
         return LayerNorm(name="norm")(x), tuple(layers)

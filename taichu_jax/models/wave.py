@@ -92,6 +92,7 @@ class WaveEncoder(nn.Module):
       positions, groups: kernel size and groups of the position convolution.
       gradient_scale: factor on the gradients of the front end (paper: 'scale down by a factor of 10').
       sample_rate: samples per second.
+      relative_position: 'none', or 'gated' (WavLM; models/relative_position.py).
     """
 
     width: int = 768
@@ -107,6 +108,7 @@ class WaveEncoder(nn.Module):
     expansion: float = 4.0
     dropout: float = 0.0
     sample_rate: int = 16_000
+    relative_position: str = "none"
 
     def setup(self):
         if self.norm not in ("group", "layer"):
@@ -132,13 +134,19 @@ class WaveEncoder(nn.Module):
             kernel_init=nn.initializers.normal(std),
         )
         self.drop = Dropout(self.dropout)
-        self.transformer = Transformer(self.depth, self.heads, self.expansion, self.dropout)
+        self.transformer = Transformer(
+            self.depth,
+            self.heads,
+            self.expansion,
+            self.dropout,
+            relative_position=self.relative_position,
+        )
 
     @nn.nowrap
     def token_count(self, samples):
         """How many tokens `samples` samples give, int or int array; windows never pass the end."""
         for size, stride in zip(self.kernels, self.strides, strict=True):
-            samples = _windows(samples, size, stride)
+            samples = windows(samples, size, stride)
         return samples
 
     def __call__(
@@ -164,7 +172,7 @@ class WaveEncoder(nn.Module):
             )
         x = zero_beyond(audio, within(lengths, audio.shape[1]))[..., None]
         for i, (size, stride) in enumerate(zip(self.kernels, self.strides, strict=True)):
-            x, lengths = self.convolutions[i](x), _windows(lengths, size, stride)
+            x, lengths = self.convolutions[i](x), windows(lengths, size, stride)
             if self.norm == "layer":
                 x = self.norms[i](x)
             elif i == 0:
@@ -191,7 +199,7 @@ class WaveEncoder(nn.Module):
         return Encoded(tokens=x, mask=mask, layers=layers, rate=rate)
 
 
-def _windows(length, size: int, stride: int):
+def windows(length, size: int, stride: int):
     """How many windows of `size` fit, one every `stride`; int or int array."""
     count = (length - size) // stride + 1
     return max(count, 0) if isinstance(count, int) else jnp.maximum(count, 0)

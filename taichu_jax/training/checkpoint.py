@@ -241,6 +241,8 @@ def misfit(saved: PyTree, wanted: PyTree) -> str:
 def _split(state: TrainState) -> dict[str, PyTree]:
     """Parameters apart from the rest, so that they can be read alone."""
     rest = {k: getattr(state, k) for k in ("step", "opt_state", "teachers", "memory")}
+    if state.balance is not None:  # most have none, and keep the form that they always had
+        rest["balance"] = state.balance
     return {"params": state.params, "rest": rest}
 
 

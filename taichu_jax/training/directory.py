@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from taichu_jax.config import differences, from_json, to_json
 from taichu_jax.errors import UserError
+from taichu_jax.training.experiment import defaults
 from taichu_jax.training.files import PARTIAL, write_whole
 
 CONFIG, TOKENIZER, LOCK = "config.json", "tokenizer.json", "lock"
@@ -108,18 +109,22 @@ class RunDirectory:
 
 
 def load_config(run_dir: str | Path) -> ConfigDict:
-    """The config that a run was started with.
+    """The config that a run was started with; keys that came later have their defaults.
 
     Raises:
       UserError: there is none.
     """
     path = Path(run_dir) / CONFIG
     try:
-        return from_json(path.read_text("utf8"))
+        config = from_json(path.read_text("utf8"))
     except FileNotFoundError as error:
         raise UserError(f"{run_dir}: holds no run (no {CONFIG})") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
+    for key, default in defaults().items():
+        if key not in config:
+            config[key] = default
+    return config
 
 
 def ready_tokenizer(run_dir: str | Path, settings: Any, data_dir: str | Path | None = None) -> Any:

@@ -17,7 +17,10 @@ from ml_collections import ConfigDict
 from taichu_jax.config import KIND, build, choices, spec
 from taichu_jax.errors import UserError
 from taichu_jax.objectives.base import Objective
+from taichu_jax.training.balance.base import Balance
+from taichu_jax.training.balance.fixed import Fixed
 from taichu_jax.training.optim import AdamW, Optimizer
+from taichu_jax.training.restore import check_restore
 from taichu_jax.training.sharding import MeshShape, batch_sharding, check_batch, state_sharding
 from taichu_jax.training.state import TrainState, init_state
 from taichu_jax.training.step import make_step
@@ -26,7 +29,11 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def defaults() -> ConfigDict:
-    """Every top-level key of a config; a config file changes what it needs and adds none."""
+    """Every top-level key of a config; a config file changes what it needs and adds none.
+
+    A key that comes later stands for what was done before it came: saved configs that lack it get its
+    default, and their runs go on (`directory.load_config`).
+    """
     config = ConfigDict()
     config.name = ""  # names the run's folder
     config.seed = 0
@@ -41,8 +48,10 @@ def defaults() -> ConfigDict:
     config.streams = ConfigDict()
     config.networks = ConfigDict()
     config.objectives = ConfigDict()
+    config.restore = ConfigDict()  # network -> run it starts from; see training/restore.py
     config.evaluations = ConfigDict()
     config.optimizer = spec(AdamW, learning_rate=1e-3)
+    config.balance = spec(Fixed)  # of the objectives
     config.mesh = spec(MeshShape)
     config.precision = "auto"  # of the networks; parameters, losses and the optimiser are float32
     config.accumulate = 1  # micro-batches per step
@@ -69,6 +78,7 @@ class Experiment:
     streams: Mapping[str, Any]
     evaluations: Mapping[str, Any]
     tokenizer: Any
+    balance: Balance
     optimizer: Optimizer
     mesh: Mesh
     compute_dtype: jnp.dtype | None
@@ -91,6 +101,10 @@ class Experiment:
         for key in ("streams", "networks", "objectives"):
             if not config[key]:
                 raise UserError(f"config.{key}: is empty, a run needs at least one")
+        balance = build(config.balance, "config.balance")
+        if not isinstance(balance, Balance):
+            raise UserError("config.balance: is not a spec(...) of taichu_jax.training.balance")
+        check_restore(config.get("restore", {}), config.networks)
         experiment = cls(
             config=config,
             networks=build(config.networks, "config.networks"),
@@ -98,7 +112,8 @@ class Experiment:
             streams=build(config.streams, "config.streams"),
             evaluations=build(config.evaluations, "config.evaluations"),
             tokenizer=build(config.tokenizer, "config.tokenizer"),
-            optimizer=Optimizer(build(config.optimizer, "config.optimizer")),
+            balance=balance,
+            optimizer=Optimizer(build(config.optimizer, "config.optimizer"), balance.rules),
             mesh=build(config.mesh, "config.mesh").make(devices),
             compute_dtype=_compute_dtype(config.precision),
         )
@@ -113,7 +128,9 @@ class Experiment:
 
     def _init(self) -> TrainState:
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), self.batch_shapes())
-        return init_state(self.networks, self.objectives, zeros, self.optimizer, self.config.seed)
+        return init_state(
+            self.networks, self.objectives, zeros, self.optimizer, self.config.seed, self.balance
+        )
 
     def abstract_state(self) -> TrainState:
         """Shapes, types and shardings of the state, computed without any array."""
@@ -144,6 +161,7 @@ class Experiment:
             self.networks,
             self.objectives,
             self.optimizer,
+            balance=self.balance,
             seed=self.config.seed,
             compute_dtype=self.compute_dtype,
             accumulate=self.config.accumulate,

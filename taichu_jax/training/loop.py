@@ -21,6 +21,7 @@ from taichu_jax.training.feed import Feed
 from taichu_jax.training.metrics import Clock, Journal, Meter
 from taichu_jax.training.optim import paths
 from taichu_jax.training.progress import ProgressLine
+from taichu_jax.training.restore import restore_networks
 from taichu_jax.training.runtime import Interrupt
 from taichu_jax.training.state import TrainState
 from taichu_jax.training.teachers import restore_teachers
@@ -128,7 +129,9 @@ def _first_state(
     """(state, updates done, what to tell): of the newest good checkpoint, or new."""
     state, start, notes = checkpoints.restore(experiment.abstract_state())
     if state is None:
-        state = restore_teachers(experiment.objectives, experiment.init())
+        restore, objectives = experiment.config.get("restore", {}), experiment.objectives
+        state, taken = restore_networks(restore, objectives, experiment.init())
+        state, notes = restore_teachers(objectives, state), notes + taken
     return state, start, notes
 
 

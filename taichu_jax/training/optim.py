@@ -62,10 +62,16 @@ class AdamW:
 
 
 class Optimizer:
-    """`AdamW` over a tree of parameters, split into what is trained and what is frozen."""
+    """`AdamW` over a tree of parameters, split into what is trained and what is frozen.
 
-    def __init__(self, settings: AdamW):
+    Args:
+      settings: of the config.
+      first: rules that come before the config's.
+    """
+
+    def __init__(self, settings: AdamW, first: tuple[Rule, ...] = ()):
         self.settings = settings
+        self._rules = (*first, *settings.rules)
         self._clip = (
             optax.identity() if settings.clip is None else optax.clip_by_global_norm(settings.clip)
         )
@@ -101,7 +107,7 @@ class Optimizer:
         return traverse_util.unflatten_dict(trained | frozen, sep="/")
 
     def rule(self, path: str) -> Rule:
-        for rule in self.settings.rules:
+        for rule in self._rules:
             if re.search(rule.pattern, path):
                 return rule
         raise UserError(f"config.optimizer.rules: no pattern matches parameter {path!r}")

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 from flax import struct
 
@@ -15,9 +14,13 @@ from taichu_jax.config import choices
 from taichu_jax.errors import UserError
 from taichu_jax.objectives.base import Objective
 from taichu_jax.ops.random import fold_name
+from taichu_jax.training.balance.base import Balance
+from taichu_jax.training.balance.fixed import Fixed
 from taichu_jax.training.nets import InitNets, merge
+from taichu_jax.training.optim import Optimizer
 
 PyTree = Any
+_FIXED = Fixed()
 
 
 @struct.dataclass
@@ -30,6 +33,7 @@ class TrainState:
       opt_state: the optimiser's state, for parameters that are trained only.
       teachers: objective -> network -> teacher parameters.
       memory: objective -> whatever the objective carries along.
+      balance: what the balance of the losses carries along; None for nothing.
     """
 
     step: jax.Array
@@ -37,6 +41,7 @@ class TrainState:
     opt_state: PyTree
     teachers: PyTree
     memory: PyTree
+    balance: PyTree = None
 
 
 class Batch(dict):
@@ -98,15 +103,22 @@ def init_params(
     return params, teachers, memory
 
 
-def init_state(modules, objectives, streams, optimizer: optax.GradientTransformation, seed: int):
+def init_state(
+    modules, objectives, streams, optimizer: Optimizer, seed: int, balance: Balance = _FIXED
+) -> TrainState:
     """The state before the first step; see `init_params`."""
     params, teachers, memory = init_params(modules, objectives, streams, seed)
+    own = balance.params(sorted(objectives))
+    for name in own.keys() & params.keys():
+        raise UserError(f"config.networks.{name}: config.balance has parameters of this name")
+    params |= own
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
         teachers=teachers,
         memory=memory,
+        balance=balance.start(sorted(objectives), optimizer.split(params)[0]),
     )
 
 

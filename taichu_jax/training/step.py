@@ -1,4 +1,4 @@
-"""The train step: sum the objectives' weighted losses, update, let the teachers follow.
+"""The train step: the objectives' weighted losses, balanced; one update; the teachers follow.
 
 It knows no modality, no method and no hardware.
 """
@@ -16,29 +16,33 @@ from flax import linen as nn
 from taichu_jax.objectives.base import Objective
 from taichu_jax.ops.random import fold_name
 from taichu_jax.ops.schedules import value_at
+from taichu_jax.training.balance.base import Balance
+from taichu_jax.training.balance.fixed import Fixed
 from taichu_jax.training.nets import BoundNets
 from taichu_jax.training.optim import Optimizer
 from taichu_jax.training.state import Batch, TrainState
 
 PyTree = Any
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
+_FIXED = Fixed()
 Step = Callable[[TrainState, Mapping[str, Mapping[str, jax.Array]]], tuple[TrainState, Metrics]]
 
 
-def make_loss(
+def make_losses(
     modules: Mapping[str, nn.Module],
     objectives: Mapping[str, Objective],
     seed: int,
     compute_dtype: jnp.dtype | None = None,
 ):
-    """loss(params, teachers, memory, streams, step, part) -> (sum of losses, (metrics, memory)).
+    """losses(params, teachers, memory, streams, step, part) -> ({name: loss}, (metrics, memory)).
 
+    Each loss is multiplied with its weight.
     `part` numbers the micro-batches of one step, so that each draws its own randomness.
     """
 
-    def loss(params, teachers, memory, streams, step, part=0):
+    def losses(params, teachers, memory, streams, step, part=0):
         rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), part)
-        total, metrics, new_memory, shared = 0.0, {}, {}, {}
+        weighted, metrics, new_memory, shared = {}, {}, {}, {}
         for name, objective in sorted(objectives.items()):
             key = fold_name(rng, name)
             nets = BoundNets(
@@ -53,11 +57,22 @@ def make_loss(
             )
             out = objective.loss(nets, Batch.of(objective, name, streams), memory[name], key)
             value = out.value.astype(jnp.float32)
-            total += value_at(objective.weight, step) * value
+            weighted[name] = value_at(objective.weight, step) * value
             new_memory[name] = jax.lax.stop_gradient(out.memory)
             metrics[f"{name}/loss"] = (value, jnp.ones(()))
             metrics.update({f"{name}/{key}": m for key, m in out.metrics.items()})
-        return total, (jax.lax.stop_gradient(metrics), new_memory)
+        return weighted, (jax.lax.stop_gradient(metrics), new_memory)
+
+    return losses
+
+
+def make_loss(*args, **kwargs):
+    """`make_losses`, summed: loss(params, ...) -> (sum of losses, (metrics, memory))."""
+    losses = make_losses(*args, **kwargs)
+
+    def loss(*args, **kwargs):
+        weighted, rest = losses(*args, **kwargs)
+        return sum(weighted.values(), 0.0), rest
 
     return loss
 
@@ -67,6 +82,7 @@ def make_step(
     objectives: Mapping[str, Objective],
     optimizer: Optimizer,
     *,
+    balance: Balance = _FIXED,
     seed: int = 0,
     compute_dtype: jnp.dtype | None = None,
     accumulate: int = 1,
@@ -74,37 +90,53 @@ def make_step(
     """One update as a pure function; the caller jits, shards and donates it.
 
     Args:
+      balance: how the objectives' gradients make one.
       accumulate: micro-batches per update. Gradients are averaged and memories threaded through, so
         losses that compare the examples of a batch see one micro-batch at a time.
     """
-    loss = make_loss(modules, objectives, seed, compute_dtype)
+    losses = make_losses(modules, objectives, seed, compute_dtype)
 
     def step(state: TrainState, streams) -> tuple[TrainState, Metrics]:
         trained, frozen = optimizer.split(state.params)
 
         def gradients(memory, streams, part):
-            def objective(trained):
+            def weighted(trained):
                 params = optimizer.join(trained, frozen)
-                return loss(params, state.teachers, memory, streams, state.step, part)
+                values, (told, kept) = losses(
+                    params, state.teachers, memory, streams, state.step, part
+                )
+                return values, (told | {"loss": (sum(values.values(), 0.0), jnp.ones(()))}, kept)
 
-            (value, (metrics, memory)), grads = jax.value_and_grad(objective, has_aux=True)(trained)
-            return grads, metrics | {"loss": (value, jnp.ones(()))}, memory
+            grads, (metrics, memory) = balance.differentiate(weighted, trained)
+            return grads, metrics, memory
 
         if accumulate == 1:
             grads, metrics, memory = gradients(state.memory, streams, 0)
         else:
             grads, metrics, memory = _accumulated(gradients, state.memory, streams, accumulate)
 
-        updates, opt_state = optimizer.update(grads, state.opt_state, trained, state.step)
+        balanced = balance.combine(
+            grads,
+            trained=trained,
+            losses={name: jnp.divide(*metrics[f"{name}/loss"]) for name in objectives},
+            carried=state.balance,
+            rng=jax.random.fold_in(jax.random.key(seed), state.step),
+        )
+        updates, opt_state = optimizer.update(balanced.grads, state.opt_state, trained, state.step)
         params = optimizer.join(optax.apply_updates(trained, updates), frozen)
-        metrics["gradient_norm"] = (optax.tree.norm(grads), jnp.ones(()))
+        metrics["gradient_norm"] = (optax.tree.norm(balanced.grads), jnp.ones(()))
         metrics["learning_rate"] = (optimizer.learning_rate_at(state.step), jnp.ones(()))
+        metrics |= balanced.metrics
+        for name, factor in balanced.factors.items():
+            weight = factor * value_at(objectives[name].weight, state.step)
+            metrics[f"{name}/weight"] = (weight, jnp.ones(()))
         return TrainState(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
             teachers=follow(objectives, state.teachers, params, state.step),
             memory=memory,
+            balance=balanced.carried,
         ), metrics
 
     return step

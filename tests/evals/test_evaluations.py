@@ -13,6 +13,7 @@ from taichu_jax.errors import UserError
 from taichu_jax.evals import evaluate as runner
 from taichu_jax.evals import probes
 from taichu_jax.evals.features import collect, thinned
+from taichu_jax.evals.hidden import inputs_of
 from taichu_jax.evals.reconstructions import PictureReconstructions, SpectrogramReconstructions
 from taichu_jax.evals.subsets import SUBSETS, ModalitySubsets
 from taichu_jax.models.layers import masked_mean
@@ -85,8 +86,8 @@ def test_language_probe_hears_the_band_statistics(tmp_path):
 
 def test_voices_are_read_as_spectrograms_or_waveforms():
     mel, audio = {"mel": 1, "mel_lengths": 2}, {"audio": 3, "audio_lengths": 4}
-    assert probes.inputs_of(mel, "audio") == (1, 2)
-    assert probes.inputs_of(audio, "audio") == (3, 4)
+    assert inputs_of(mel, "audio") == (1, 2)
+    assert inputs_of(audio, "audio") == (3, 4)
 
 
 def test_subsets_are_all_seven_and_chance(tmp_path):

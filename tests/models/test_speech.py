@@ -185,3 +185,13 @@ def test_errors_name_the_field():
         wave(norm="batch").init(key, AUDIO, AUDIO_LENGTHS)
     with pytest.raises(ValueError, match="shorter than one token"):
         wave().init(key, AUDIO[:, :12], AUDIO_LENGTHS)
+
+
+def test_shared_layers_save_all_blocks_but_one():
+    def names(**fields):
+        model = SpeechEncoder(width=8, depth=3, heads=2, bands=5, frames=20, **fields)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), MEL, MEL_LENGTHS)
+        return set(shapes["params"]["transformer"])
+
+    assert names() == {"block_0", "block_1", "block_2", "norm"}
+    assert names(shared_layers=True) == {"block_0", "norm"}

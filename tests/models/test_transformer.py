@@ -185,3 +185,31 @@ def test_masked_mean():
     got = masked_mean(jnp.asarray(X), jnp.asarray(MASK & [[True], [False]]))
     np.testing.assert_allclose(got[0], X[0, :4].mean(0), rtol=1e-5)
     np.testing.assert_array_equal(got[1], 0)
+
+
+def test_shared_layers_are_one_block_in_a_loop():
+    model = Transformer(depth=3, heads=2, shared_layers=True)
+    params = parameters(model, X, MASK)
+    assert set(params["params"]) == {"block_0", "norm"}
+    apart = jax.eval_shape(Transformer(depth=3, heads=2).init, jax.random.key(0), X, MASK)
+    counts = [sum(p.size for p in jax.tree.leaves(tree)) for tree in (apart, params)]
+    assert counts[0] - counts[1] == 2 * (4 * 8 * 9 + 8 * 33 + 32 * 9 + 4 * 8)
+    got, layers = jax.jit(model.apply)(params, X, MASK)
+    tree = jax.tree.map(lambda p: np.asarray(p, np.float64), params["params"])
+    same = {"norm": tree["norm"]} | {f"block_{i}": tree["block_0"] for i in range(3)}
+    for b in range(2):
+        want, states = stack(X[b].astype(np.float64), [MASK[b]] * 5, same, 3, 2)
+        np.testing.assert_allclose(got[b], want, atol=1e-3)
+        for layer, state in zip(layers, states, strict=True):
+            np.testing.assert_allclose(layer[b], state, atol=1e-3)
+
+
+def test_shared_layers_draw_their_own_dropout():
+    model = Transformer(depth=2, heads=2, dropout=0.5, shared_layers=True)
+    params = jax.tree.map(jnp.zeros_like, parameters(model, X, MASK))
+    down = params["params"]["block_0"]["feed_forward"]["down"]
+    down["bias"] = jnp.ones_like(down["bias"])  # every layer adds ones, half of them dropped
+    _, layers = model.apply(params, X, MASK, rngs={"dropout": jax.random.key(0)})
+    first, second = np.round(np.diff(np.stack(layers), axis=0), 4)
+    assert set(np.unique(first)) == set(np.unique(second)) == {0, 2}
+    assert 0.2 < (first == second).mean() < 0.8

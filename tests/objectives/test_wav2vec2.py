@@ -1,5 +1,6 @@
 """wav2vec 2.0 against loops over steps and negatives, given the same spans, noise and negatives."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from taichu_jax.errors import UserError
 from taichu_jax.ops.negatives import sample_others
 from taichu_jax.ops.random import fold_name
 from taichu_jax.ops.spans import span_mask
@@ -38,7 +40,7 @@ def outcome():
         c = nets("wav2vec2_head", context)
         q = nets("wav2vec2_target_head", targets.vectors)
         others = sample_others(fold_name(rng, "negatives"), masked, 4)[0]
-        return loss, (latents, real, masked, c, q, others, *targets[1:])
+        return loss, (latents, real, masked, c, q, others, *targets[1:3])
 
     loss, rest = jax.jit(run)(params)
     return loss, [np.asarray(x) for x in rest]
@@ -97,3 +99,13 @@ def test_nothing_hidden_leaves_the_penalty_only():
         )
     )(params)
     assert loss.value == 0
+
+
+def test_errors_say_what_is_wrong():
+    modules, objective, params, *_ = cases.built("wav2vec2")
+    batch = cases.load("wav2vec2").batch
+    objective = dataclasses.replace(objective, layer=2)
+    with pytest.raises(UserError, match="layer=2: must be from 1 to 1, the blocks of network"):
+        jax.eval_shape(
+            lambda p: objective.loss(BoundNets(modules, p), batch, None, jax.random.key(0)), params
+        )

@@ -163,20 +163,61 @@ def captions(name: str, result: dict[str, Any], media: Media) -> str:
 
 
 def _caption(name: str, example: dict[str, Any], media: Media) -> str:
-    said = set(_plain(example["reference"]).split())
-
-    def marked(text):
-        return " ".join(
-            f"<span class=same>{esc(w)}</span>"
-            if _plain(w).strip() in said and _plain(w)
-            else esc(w)
-            for w in text.split()
-        )
-
     written = "".join(
         f"<dt>from {esc(' and '.join(WORDS[m] for m in source.split('+')))}</dt>"
-        f"<dd>{marked(text) or '<i>nothing</i>'}</dd>"
+        f"<dd>{_same_words(example['reference'], text) or '<i>nothing</i>'}</dd>"
         for source, text in example["written"].items()
+    )
+    language = esc(LANGUAGES.get(example["language"], example["language"]))
+    return (
+        f'<div class="card cap"><div class=side>{_card(name, example, media)}</div><dl>'
+        f"<dt>reference · {language}</dt><dd class=ref>{esc(example['reference'])}</dd>{written}"
+        f"</dl></div>"
+    )
+
+
+def recognition(name: str, result: dict[str, Any], media: Media) -> str:
+    unknown = result["unknown_characters"]
+    parts = [
+        "<p>Words recognised in held-out recordings, without case and punctuation. Character and word "
+        "error rates count substitutions, deletions and insertions, in percent of what was said; they "
+        "can pass 100. The best constant guess is the transcript of each language, out of "
+        f"{result['transcripts']:,} that were learnt from, that makes the fewest errors whatever is "
+        f"said. Characters that the vocabulary lacks: {unknown:.2g} %.</p>"
+    ]
+    for split, table in result["splits"].items():
+        title = SPLITS.get(split, (split,))[0]
+        languages = sorted({x for entry in table.values() for x in entry["languages"]})
+        names = "".join(f"<th>{esc(LANGUAGES.get(x, x))}</th>" for x in languages)
+        rows = "".join(
+            f'<tr class="{"base" if way == "best constant guess" else ""}"><td>{esc(way)}</td>'
+            + "".join(
+                f"<td>{_errors(part)}</td>"
+                for part in (entry["overall"], *(entry["languages"].get(x) for x in languages))
+            )
+            + "</tr>"
+            for way, entry in table.items()
+        )
+        parts.append(
+            f"<h3>{esc(title)}</h3><div class='card scroll'><table><tr><th>character errors "
+            f"<span class=note>/ word errors</span></th><th>all</th>{names}</tr>{rows}</table></div>"
+        )
+        shown = [e for e in result["examples"] if e["split"] == split]
+        cards = "".join(_recognised(name, example, media) for example in shown)
+        parts.append(f'<div class="grid caps" style="margin-top:14px">{cards}</div>')
+    return "".join(parts)
+
+
+def _errors(part: dict[str, Any] | None) -> str:
+    if part is None or part["CER"] is None:
+        return "–"
+    return f"{part['CER']:.1f} <span class=note>/ {part['WER']:.0f}</span>"
+
+
+def _recognised(name: str, example: dict[str, Any], media: Media) -> str:
+    written = "".join(
+        f"<dt>{esc(way)}</dt><dd>{_same_words(example['reference'], text) or '<i>nothing</i>'}</dd>"
+        for way, text in example["written"].items()
     )
     language = esc(LANGUAGES.get(example["language"], example["language"]))
     return (
@@ -295,6 +336,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[str, dict, Media], str]]] = {
     "Retrieval": ("retrieval", "Retrieval", retrieval),
     "Captions": ("captions", "Captions", captions),
     "ModalitySubsets": ("subsets", "Subsets of modalities", subsets),
+    "SpeechRecognition": ("recognition", "Speech recognition", recognition),
     "PictureReconstructions": ("pictures", "Masked pictures", pictures),
     "SpectrogramReconstructions": ("spectrograms", "Masked speech", spectrograms),
     "CategoryProbe": ("probes", "Probes", probe),
@@ -311,6 +353,15 @@ def _card(name: str, card: dict[str, Any], media: Media) -> str:
     if "text" in card:
         parts.append(f"<span class=words>{esc(card['text'])}</span>")
     return "".join(parts)
+
+
+def _same_words(reference: str, text: str) -> str:
+    """The text, with those words marked that the reference has too."""
+    said = set(_plain(reference).split())
+    return " ".join(
+        f"<span class=same>{esc(w)}</span>" if _plain(w).strip() in said and _plain(w) else esc(w)
+        for w in text.split()
+    )
 
 
 def _direction(direction: str) -> str:

@@ -9,30 +9,36 @@ z are the front end's latents, q their quantised form (unmasked), c the states o
 are the hidden steps, Q_t 100 of the other hidden steps of the same utterance, drawn with replacement;
 one whose entries are all those of q_t is no negative and is left out. p_g is the softmax of the
 quantiser's scores, without noise, averaged over all hidden steps of the batch. Spans: ops/spans.py,
-where the two conventions for their density are told apart.
+where the conventions for their density are told apart; rate is the paper's p times M, 0.065 * 10.
 
 Batch: `audio` float [B, T] samples of zero mean and unit variance with `audio_lengths` int32 [B], in
 samples; or, with input='mel', `mel` float [B, F, M] and `mel_lengths` int32 [B], in frames.
-Networks: `encoder` with the methods features, normalise and contextualise (`WaveEncoder`; `SpeechEncoder`
-for mel); `quantiser` (`ProductQuantiser`); `head` and `target_head`, from c and q into the space where
-they are compared (256 wide in the paper, linear).
+Networks: `encoder` with the methods features, normalise and contextualise (`WaveEncoder`;
+`SpeechEncoder` for mel); `quantiser` (`ProductQuantiser`); `head` and `target_head`, from c and q
+into the space where they are compared (256 wide in the paper, linear).
 Defaults: rate, span, k, negatives, a and the Gumbel temperature from the paper, section 4.2; b = 10,
 at least two spans and the rule on equal codes from the authors' code (fairseq, base configuration).
-Checked against: NumPy loops over steps and negatives given the same draws; exact span statistics.
+layer=n contrasts the states behind the n-th block, each brought to mean 0 and variance 1, and leaves
+the blocks above to another objective: the contrastive half of w2v-BERT (arXiv 2108.06209;
+w2v_bert.py).
+Checked against: NumPy loops over steps and negatives given the same draws; exact span statistics;
+given the same draws, the losses of transformers' Wav2Vec2ForPreTraining.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
+from taichu_jax.errors import UserError
 from taichu_jax.objectives.base import Loss, Objective, counted, mean_of
 from taichu_jax.ops.classification import cross_entropy
+from taichu_jax.ops.codebooks import code_shares, diversity, mean_probabilities
+from taichu_jax.ops.draws import draw_key
 from taichu_jax.ops.monitors import feature_std, perplexity
 from taichu_jax.ops.negatives import sample_others
-from taichu_jax.ops.normalise import unit
+from taichu_jax.ops.normalise import over_features, unit
 from taichu_jax.ops.random import fold_name
 from taichu_jax.ops.schedules import Exponential, Schedule, value_at
 from taichu_jax.ops.spans import span_mask
@@ -52,6 +58,9 @@ class Wav2Vec2(Objective):
       temperature: k.
       diversity, penalty: a and b.
       gumbel: temperature of the quantiser's softmax.
+      layer: the block whose states are contrasted, from 1; None for the encoder's tokens.
+      draw: the name of a draw of spans and noise that is shared with another objective (ops/draws.py);
+        empty for one of its own.
     """
 
     encoder: str = "speech"
@@ -66,19 +75,23 @@ class Wav2Vec2(Objective):
     diversity: float = 0.1
     penalty: float = 10.0
     gumbel: float | Schedule = PAPER_GUMBEL
+    layer: int | None = None
+    draw: str = ""
 
     def loss(self, nets, batch, memory, rng):
         field, lengths = batch[self.input], batch[f"{self.input}_lengths"]
+        key = draw_key(rng, nets.step, self.draw)
         latents, real = nets(self.encoder, field, lengths, method="features")
         masked = span_mask(
-            fold_name(rng, "spans"), real.sum(-1), real.shape[1], rate=self.rate, span=self.span
+            fold_name(key, "spans"), real.sum(-1), real.shape[1], rate=self.rate, span=self.span
         )
-        context = nets(self.encoder, latents, real, masked, method="contextualise").tokens
+        encoded = nets(self.encoder, latents, real, masked, method="contextualise")
+        context = self._contrasted(encoded)
         temperature = value_at(self.gumbel, nets.step)
         targets = nets(
             self.quantiser,
             nets(self.encoder, latents, method="normalise"),
-            fold_name(rng, "gumbel"),
+            fold_name(key, "gumbel"),
             temperature,
         )
 
@@ -94,26 +107,33 @@ class Wav2Vec2(Objective):
         logits = jnp.concatenate([own, jnp.take_along_axis(similar, others, axis=-1)], axis=-1)
         total, right, count = cross_entropy(logits, jnp.zeros(usable.shape, jnp.int32), usable)
 
-        hidden = masked.sum()
-        used = jnp.where(masked[..., None, None], targets.probabilities, 0.0)
-        share = used.sum((0, 1)) / jnp.maximum(hidden, 1)
-        first = jax.nn.one_hot(targets.probabilities.argmax(-1), share.shape[-1])
-        first = jnp.where(masked[..., None, None], first, 0.0).sum((0, 1)) / jnp.maximum(hidden, 1)
-        diversity = 1.0 - perplexity(share)[0] / share.size
+        shares = mean_probabilities(targets.probabilities, masked)
+        likeliest = code_shares(targets.probabilities.argmax(-1), masked, shares.shape[-1])
+        uneven = diversity(shares)
         energy = mean_of(*counted(jnp.square(latents.astype(jnp.float32)), real[..., None]))
 
         value = mean_of(total, count)
-        value += jnp.where(hidden > 0, self.diversity * diversity, 0.0) + self.penalty * energy
+        value += jnp.where(masked.any(), self.diversity * uneven, 0.0) + self.penalty * energy
         one = jnp.ones(())
         metrics = {
             "contrastive": (total, count),
             "accuracy": (right, count),
-            "diversity": (diversity, one),
-            "code_perplexity": perplexity(first),
-            "probability_perplexity": perplexity(share),
+            "diversity": (uneven, one),
+            "code_perplexity": perplexity(likeliest),
+            "probability_perplexity": perplexity(shares),
             "latent_energy": (energy, one),
             "gumbel_temperature": (temperature, one),
             "masked_share": counted(masked, real),
             "feature_std": feature_std(context, masked),
         }
         return Loss(value, metrics)
+
+    def _contrasted(self, encoded):
+        if self.layer is None:
+            return encoded.tokens
+        blocks = len(encoded.layers) - 1  # the first is the input of the stack
+        if not 1 <= self.layer <= blocks:
+            raise UserError(
+                f"layer={self.layer}: must be from 1 to {blocks}, the blocks of network {self.encoder!r}"
+            )
+        return over_features(encoded.layers[self.layer]).astype(encoded.tokens.dtype)

@@ -1,0 +1,1 @@
+"""How the losses of several objectives become one update: one method, one file."""
