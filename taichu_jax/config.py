@@ -165,6 +165,24 @@ def from_json(text: str) -> ConfigDict:
     return ConfigDict(tuples(json.loads(text)))
 
 
+def completed(config: ConfigDict) -> ConfigDict:
+    """A saved config with the fields that its classes have gained since, at their defaults."""
+
+    def complete(value):
+        if isinstance(value, tuple | list):
+            return tuple(map(complete, value))
+        if not isinstance(value, Mapping | ConfigDict):
+            return value
+        result = {k: complete(v) for k, v in value.items()}
+        if KIND in result:
+            defaults = _defaults(_import(result[KIND]))
+            gained = {k: _plain(v) for k, v in defaults.items() if v is not dataclasses.MISSING}
+            result = gained | result
+        return result
+
+    return ConfigDict(complete(config))
+
+
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     """One line 'key: old -> new' for every leaf in which two configs differ."""
     a, b = (_flatten(json.loads(to_json(c))) for c in (old, new))

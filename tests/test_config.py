@@ -1,6 +1,7 @@
 """Configs: written with `spec`, changed on the command line, built, saved and compared."""
 
 import dataclasses
+import json
 
 import pytest
 from ml_collections import ConfigDict
@@ -8,6 +9,7 @@ from ml_collections import ConfigDict
 from taichu_jax.config import (
     build,
     choices,
+    completed,
     differences,
     from_json,
     load,
@@ -253,3 +255,15 @@ def test_nearest_names_come_first():
     assert choices("wdth", ["depth", "width"]) == "did you mean 'width'? valid: depth, width"
     assert choices("zzz", ["depth", "width"]) == "valid: depth, width"
     assert choices("x", []) == "valid: (none)"
+
+
+def test_a_saved_config_gains_the_fields_that_came_later():
+    config = ConfigDict(
+        {"networks": {"text": spec(TextEncoder, vocab_size=9, width=8)}, "all": (spec(AdamW, learning_rate=0.1),)}
+    )
+    saved = json.loads(to_json(config))
+    del saved["networks"]["text"]["dropout"], saved["all"][0]["clip"]
+    old = from_json(json.dumps(saved))
+    assert differences(old, config) != []
+    assert differences(completed(old), config) == []
+    assert completed(old).networks.text.width == 8

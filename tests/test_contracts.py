@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import pkgutil
 
 import jax
@@ -140,17 +141,34 @@ def test_alone_and_mixed_draw_the_same(name):
         np.testing.assert_allclose(mixed_metrics[key][0], metric[0], rtol=2e-5, atol=1e-6)
 
 
-@every_case
-def test_one_device_equals_eight(name):
-    """Loss and gradients on a mesh of data, fsdp and tensor axes are those of one device."""
+MESHES = {
+    "mixed": MeshShape(data=2, fsdp=2, tensor=2),
+    "data": MeshShape(data=8),
+    "fsdp": MeshShape(data=1, fsdp=8),
+    "tensor": MeshShape(data=1, tensor=8),
+}
+PURE = [name for name in MESHES if name != "mixed"]
+# Every objective on the mixed mesh, and in turn on one of the others; on all of them when asked, which
+# takes ten minutes more.
+ON_MESHES = [(name, "mixed") for name in cases.NAMES] + [
+    (name, mesh)
+    for i, name in enumerate(cases.NAMES)
+    for j, mesh in enumerate(PURE)
+    if os.environ.get("EVERY_MESH") or i % len(PURE) == j
+]
+
+
+@pytest.mark.parametrize(("name", "mesh"), ON_MESHES)
+def test_one_device_equals_eight(name, mesh):
+    """Loss and gradients on a mesh of eight devices are those of one device."""
     _, _, params, teachers, _ = cases.built(name)
     batch = {k: jnp.asarray(v) for k, v in cases.load(name).batch.items()}
     expected = cases.gradients(name)(params, teachers, batch)
-    mesh = MeshShape(data=2, fsdp=2, tensor=2).make()
+    devices = MESHES[mesh].make()
     placed = (
-        jax.device_put(params, state_sharding(params, mesh)),
-        jax.device_put(teachers, state_sharding(teachers, mesh)),
-        jax.device_put(batch, batch_sharding(mesh)),
+        jax.device_put(params, state_sharding(params, devices)),
+        jax.device_put(teachers, state_sharding(teachers, devices)),
+        jax.device_put(batch, batch_sharding(devices)),
     )
     sharded = cases.gradients(name)(*placed)
     largest = max(np.abs(g).max() for g in jax.tree.leaves(expected[1][0]))

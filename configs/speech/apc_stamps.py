@@ -3,7 +3,7 @@
     python launch/train.py --config configs/speech/apc_stamps.py
 
 Shift 5, GRU, 80 bands, clipping at 5: the authors' code; width 256 instead of 512 for two cores.
-Not run to its end yet.
+Beside the other methods, after 400 steps of 16: experiments/speech_ssl. Not run to its end yet.
 """
 
 from configs.speech._voices import BANDS, on_stamps

@@ -6,7 +6,7 @@ Convolutions, normalisation, 12 steps, negatives of the same voice, one LSTM lay
 2002.02848 and its code, with the papers' linear predictions. 64 negatives instead of 128, width
 128 and 64 channels instead of 256, batch and learning rate: ours, for two cores. In the stamps a
 language is a voice.
-Not run to its end yet.
+Beside the other methods, after 400 steps of 16: experiments/speech_ssl. Not run to its end yet.
 """
 
 from configs.speech._voices import on_stamps

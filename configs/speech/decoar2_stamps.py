@@ -6,7 +6,7 @@ Codes 2 x 320 and diversity 0.1: the paper; the share of hidden steps: wav2vec 2
 (the paper has one) halve the length, and spans of 10 tokens are the paper's 20 frames. The Gumbel
 temperature falls within this run's steps instead of 400,000. Size, batch and learning rate: ours, for two
 cores.
-Not run to its end yet.
+Beside the other methods, after 400 steps of 16: experiments/speech_ssl. Not run to its end yet.
 """
 
 from configs.speech._voices import BANDS, FRAMES, on_stamps

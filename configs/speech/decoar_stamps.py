@@ -4,7 +4,7 @@
 
 K = 18: the paper. Three LSTM layers of 96 in each direction instead of four of 1024, 64 hidden units in
 the head instead of 512, batch and learning rate: ours, for two cores.
-Not run to its end yet.
+Beside the other methods, after 400 steps of 16: experiments/speech_ssl. Not run to its end yet.
 """
 
 from configs.speech._voices import BANDS, on_stamps

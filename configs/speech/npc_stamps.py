@@ -5,7 +5,7 @@
 Blocks, kernel, mask, 4 x 64 codes, temperature 1, dropout 0.1, learning rate 1e-3: the authors' code;
 layer norm stands for its batch norm (models/local_context.py). Width 128 instead of 512 and the batch of
 16 instead of 32: ours, for two cores.
-Not run to its end yet.
+Beside the other methods, after 400 steps of 16: experiments/speech_ssl. Not run to its end yet.
 """
 
 from configs.speech._voices import BANDS, on_stamps

@@ -5,7 +5,7 @@
 Alterations and number of layers: the authors' configuration with all three. Everything but the
 alterations is as in mockingjay_stamps, so that the two compare; the authors have one frame to a token,
 three here take a third of the time.
-Not run to its end yet.
+Beside the other methods, after 400 steps of 16: experiments/speech_ssl. Not run to its end yet.
 """
 
 from configs.speech._voices import BANDS, FRAMES, on_stamps

@@ -18,7 +18,7 @@ import jax
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from taichu_jax.config import differences, from_json, to_json
+from taichu_jax.config import completed, differences, from_json, to_json
 from taichu_jax.errors import UserError
 from taichu_jax.training.experiment import defaults
 from taichu_jax.training.files import PARTIAL, write_whole
@@ -109,14 +109,14 @@ class RunDirectory:
 
 
 def load_config(run_dir: str | Path) -> ConfigDict:
-    """The config that a run was started with; keys that came later have their defaults.
+    """The config that a run was started with; keys and fields that came later have their defaults.
 
     Raises:
       UserError: there is none.
     """
     path = Path(run_dir) / CONFIG
     try:
-        config = from_json(path.read_text("utf8"))
+        config = completed(from_json(path.read_text("utf8")))
     except FileNotFoundError as error:
         raise UserError(f"{run_dir}: holds no run (no {CONFIG})") from error
     except (OSError, ValueError) as error:

@@ -31,8 +31,8 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 def defaults() -> ConfigDict:
     """Every top-level key of a config; a config file changes what it needs and adds none.
 
-    A key that comes later stands for what was done before it came: saved configs that lack it get its
-    default, and their runs go on (`directory.load_config`).
+    The default of a key that comes later, or of a class's new field, stands for what was done before it
+    came: saved configs that lack it get it, and their runs go on (`directory.load_config`).
     """
     config = ConfigDict()
     config.name = ""  # names the run's folder
