@@ -259,7 +259,10 @@ def test_nearest_names_come_first():
 
 def test_a_saved_config_gains_the_fields_that_came_later():
     config = ConfigDict(
-        {"networks": {"text": spec(TextEncoder, vocab_size=9, width=8)}, "all": (spec(AdamW, learning_rate=0.1),)}
+        {
+            "networks": {"text": spec(TextEncoder, vocab_size=9, width=8)},
+            "all": (spec(AdamW, learning_rate=0.1),),
+        }
     )
     saved = json.loads(to_json(config))
     del saved["networks"]["text"]["dropout"], saved["all"][0]["clip"]

@@ -1,7 +1,7 @@
 """Characters from voices: connectionist temporal classification on frozen states, with few labels.
 
-A softmax-weighted sum of the encoder's layers (each normalised over channels, SUPERB, arXiv 2105.01051)
-and one linear map to the characters and the blank, trained with CTC (Graves et al. 2006,
+A softmax-weighted sum of the encoder's layers (SUPERB, arXiv 2105.01051; every channel standardised over
+the training states) and one linear map to the characters and the blank, trained with CTC (Graves et al. 2006,
 optax.ctc_loss) and decoded greedily. The character error rate (jiwer) is that on recordings of held-out
 things: new words. Labels: minutes of training recordings, drawn at random. Transfer: trained on some
 languages, asked in another one. States are averaged down to about 50 a second. Log-mel frames and the
@@ -74,7 +74,8 @@ class CharacterProbe:
         for source, function in sources:
             train, test = (_gather(run, source, split, function) for split in ("train", "test"))
             for name in train:
-                rows[name] = self._rates(train[name], test[name], run.config.seed)
+                scaled = _standardised(train[name], test[name])
+                rows[name] = self._rates(*scaled, run.config.seed)
         return {"rows": rows, "languages": list(self.languages), "transfer": self.transfer}
 
     def _rates(self, train: Heard, test: Heard, seed: int) -> dict[str, float]:
@@ -135,7 +136,7 @@ def _mel(nets, batch):
 
 
 def _layers(encoded: Encoded) -> dict[str, jax.Array]:
-    """States of all layers as wide as the last one, normalised, at about RATE, as float16."""
+    """States of all layers as wide as the last one, at about RATE, as float16."""
     every = max(1, round(encoded.rate / RATE))
     width = encoded.tokens.shape[-1]
     layers = [x for x in every_layer(encoded) if x.shape[-1] == width]
@@ -143,7 +144,7 @@ def _layers(encoded: Encoded) -> dict[str, jax.Array]:
     states = []
     for layer in layers:
         slow, mask = at_rate(layer.astype(jnp.float32), encoded.mask, every)
-        states.append(jax.nn.standardize(slow, epsilon=1e-6))
+        states.append(slow)
     return {"states": jnp.stack(states, 2).astype(jnp.float16), "mask": mask}
 
 
@@ -167,6 +168,27 @@ def _gather(run, stream, split: str, function) -> dict[str, Heard]:
         )
         for name, heard in found.items()
     }
+
+
+def _standardised(train: Heard, test: Heard) -> tuple[Heard, Heard]:
+    """Every channel of every layer with mean 0 and variance 1 over the real states of `train`.
+
+    Else the linear map would see first what is large, and few steps would not show what is there.
+    """
+    real = train.mask[:, :, None, None]
+
+    def mean(values):
+        return jnp.where(real, values, 0).sum((0, 1)) / jnp.maximum(real.sum((0, 1)), 1)
+
+    states = train.states.astype(jnp.float32)
+    centre = mean(states)
+    scale = jax.lax.rsqrt(mean(jnp.square(states - centre)) + 1e-6)
+
+    def scaled(heard):
+        values = (heard.states.astype(jnp.float32) - centre) * scale
+        return heard._replace(states=values.astype(jnp.float16))
+
+    return scaled(train), scaled(test)
 
 
 def _scores(weights, states):
