@@ -1,11 +1,12 @@
 """Characters from voices: connectionist temporal classification on frozen states, with few labels.
 
-A softmax-weighted sum of the encoder's layers (SUPERB, arXiv 2105.01051; every channel standardised over
-the training states) and one linear map to the characters and the blank, trained with CTC (Graves et al. 2006,
-optax.ctc_loss) and decoded greedily. The character error rate (jiwer) is that on recordings of held-out
-things: new words. Labels: minutes of training recordings, drawn at random. Transfer: trained on some
-languages, asked in another one. States are averaged down to about 50 a second. Log-mel frames and the
-encoder's untrained states, treated in the same way, are the baselines; writing nothing gives 100.
+A softmax-weighted sum of the encoder's layers (SUPERB, arXiv 2105.01051; every channel standardised
+over the training states) and one linear map to the characters and the blank, trained with CTC (Graves
+et al. 2006, optax.ctc_loss) and decoded greedily. The character error rate (jiwer) is that on
+recordings of held-out things: new words. Labels: minutes of training recordings, drawn at random.
+Transfer: trained on some languages, asked in another one. States are averaged down to about 50 a
+second. Log-mel frames and the encoder's untrained states, treated in the same way, are the baselines;
+writing nothing gives 100.
 """
 
 from __future__ import annotations

@@ -68,6 +68,20 @@ def test_repetitions_once_blanks_never_and_text_is_plain():
     assert letters("Un  Éléphant, gris!") == "un éléphant gris"
 
 
+def test_channels_are_standardised_over_the_real_training_states():
+    train, test = heard(40, 0), heard(8, 1)
+    spoiled = train._replace(
+        states=jnp.where(train.mask[:, :, None, None], 5 * train.states + 3, 99.0)
+    )
+    scaled, same = character_probe._standardised(spoiled, test)
+    real = np.asarray(scaled.states, np.float32)[np.asarray(train.mask)]
+    np.testing.assert_allclose(real.mean(0), 0, atol=1e-2)
+    np.testing.assert_allclose(real.std(0), 1, atol=1e-2)
+    moved = np.asarray(spoiled.states, np.float32)[np.asarray(train.mask)]
+    expected = (np.asarray(test.states) - moved.mean(0)) / moved.std(0)
+    np.testing.assert_allclose(np.asarray(same.states, np.float32), expected, atol=2e-2)
+
+
 def test_a_language_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(UserError, match="transfer='pl'"):
         dataclasses.replace(PROBE, transfer="pl").run(None, tmp_path)
