@@ -56,9 +56,7 @@ def measured(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def measures(entries: dict[str, Any], which: str) -> dict[str, float]:
-    """The numbers of one encoder, by column."""
-    characters = entries["characters"]["rows"][which]
-    transfer = next(key for key in characters if key.startswith("to "))
+    """The numbers of one encoder, by column; a probe that has not run yet has none."""
 
     def linear(name: str) -> float:
         # The last layer, whichever is best on the test items: no choice is made on them.
@@ -66,14 +64,17 @@ def measures(entries: dict[str, Any], which: str) -> dict[str, float]:
         kinds = {"trained": rows[-1], "untrained": rows[2]}
         return kinds[which]["linear"]
 
-    return {
-        "words": entries["words"]["rows"][which]["R@10"],
-        "cer10": characters["10 min"],
-        "cer60": characters["60 min"],
-        "transfer": characters[transfer],
-        "language": linear("language"),
-        "category": linear("category"),
-    }
+    found = {name: linear(name) for name in ("language", "category")}
+    found["words"] = entries["words"]["rows"][which]["R@10"]
+    if "characters" in entries:
+        found |= characters_of(entries["characters"]["rows"][which])
+    return found
+
+
+def characters_of(rates: dict[str, float]) -> dict[str, float]:
+    """The columns of a character probe's row."""
+    transfer = next(key for key in rates if key.startswith("to "))
+    return {"cer10": rates["10 min"], "cer60": rates["60 min"], "transfer": rates[transfer]}
 
 
 def baselines(runs: pathlib.Path) -> dict[str, dict[str, float | None]]:
@@ -89,16 +90,12 @@ def baselines(runs: pathlib.Path) -> dict[str, dict[str, float | None]]:
             continue
         if "log-mel" not in entries["words"]["rows"]:
             continue
-        words, characters = entries["words"]["rows"]["log-mel"], entries["characters"]["rows"]
+        words = entries["words"]["rows"]["log-mel"]
         first = {name: entries[name]["rows"] for name in ("language", "category")}
-        heard = characters["log-mel"]
-        transfer = next(key for key in heard if key.startswith("to "))
         return {
             "log-mel": {
                 "words": words["R@10"],
-                "cer10": heard["10 min"],
-                "cer60": heard["60 min"],
-                "transfer": heard[transfer],
+                **characters_of(entries["characters"]["rows"]["log-mel"]),
                 "language": first["language"][1]["linear"],
                 "category": first["category"][1]["linear"],
             },
@@ -128,7 +125,14 @@ def interval(values: list[float]) -> tuple[float, float]:
 def gain(rows: list[dict[str, Any]], column: str) -> tuple[float, float]:
     """Improvement on the untrained encoder of the same seed, positive where training helps."""
     sign = 1 if MEASURES[column][1] else -1
-    return interval([sign * (row["trained"][column] - row["untrained"][column]) for row in rows])
+    return interval(
+        [sign * (row["trained"][column] - row["untrained"][column]) for row in having(rows, column)]
+    )
+
+
+def having(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
+    """The seeds whose probe of this column has run."""
+    return [row for row in rows if column in row["trained"]]
 
 
 def markdown(facts: dict[str, Any]) -> str:
@@ -156,6 +160,9 @@ def markdown(facts: dict[str, Any]) -> str:
 
 
 def _cell(rows: list[dict[str, Any]], column: str) -> str:
+    rows = having(rows, column)
+    if not rows:
+        return "–"
     mean, half = interval([row["trained"][column] for row in rows])
     better, spread = gain(rows, column)
     text = f"{better:+.1f}"
@@ -195,7 +202,9 @@ def plot_probes(facts: dict[str, Any], file: pathlib.Path) -> None:
     places = np.arange(len(methods))[::-1]
     for axis, (column, (heading, higher)) in zip(axes, MEASURES.items(), strict=True):
         for place, method in zip(places, methods, strict=True):
-            rows = facts["methods"][method.config]
+            rows = having(facts["methods"][method.config], column)
+            if not rows:
+                continue
             mean, half = interval([row["trained"][column] for row in rows])
             start, _ = interval([row["untrained"][column] for row in rows])
             axis.plot(start, place, "o", mfc="none", mec="0.5", ms=5)
