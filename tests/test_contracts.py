@@ -148,8 +148,7 @@ MESHES = {
     "tensor": MeshShape(data=1, tensor=8),
 }
 PURE = [name for name in MESHES if name != "mixed"]
-# Every objective on the mixed mesh, and in turn on one of the others; on all of them when asked, which
-# takes ten minutes more.
+# Every objective on the mixed mesh, and in turn on one of the others; on all of them when asked.
 ON_MESHES = [(name, "mixed") for name in cases.NAMES] + [
     (name, mesh)
     for i, name in enumerate(cases.NAMES)

@@ -4,7 +4,7 @@
 
 Targets, spans and loss: the paper; the decay rises within this run's steps. Size, learning rate:
 ours, for two cores.
-Beside the other methods, after 400 steps of 16: experiments/speech_ssl. Not run to its end yet.
+Not run to its end yet.
 """
 
 from configs.speech._voices import FRAMES, on_stamps

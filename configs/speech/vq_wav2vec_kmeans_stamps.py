@@ -4,7 +4,7 @@
 
 Commitment 0.25, weight 1 of the quantiser's loss, two groups over one codebook: the authors' recipe.
 All else as in vq_wav2vec_stamps.py.
-Beside the other methods, after 400 steps of 16: experiments/speech_ssl. Not run to its end yet.
+Not run to its end yet.
 """
 
 from configs.speech._voices import on_stamps

@@ -4,7 +4,7 @@
 
 Masking, distractors, temperatures, diversity: the paper; the Gumbel temperature falls within this
 run's steps instead of 400,000. Size, batch and learning rate: ours, for two cores.
-Beside the other methods, after 400 steps of 16: experiments/speech_ssl. Not run to its end yet.
+Not run to its end yet.
 """
 
 from configs.speech._voices import on_stamps

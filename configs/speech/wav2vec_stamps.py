@@ -7,7 +7,7 @@ steps ahead, where its window holds no sample that the state has heard, and late
 logarithm: the authors' code. Channels normalised step by step, so that no state knows the future
 (models/contextual.py). 64 channels and width 128 instead of 512, batch and learning rate: ours, for
 two cores.
-Beside the other methods, after 400 steps of 16: experiments/speech_ssl. Not run to its end yet.
+Not run to its end yet.
 """
 
 from configs.speech._voices import on_stamps

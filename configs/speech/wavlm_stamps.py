@@ -7,7 +7,7 @@ Mixing, gated relative positions (320 buckets up to 800 tokens), spans, cosines 
 paper and fairseq; the paper's units are those of HuBERT's first iteration, here 100 clusters of MFCCs,
 the same ones as in configs/speech/hubert_stamps.py. Noise is white. Size, batch and learning rate:
 ours, for two cores.
-Beside the other methods, after 400 steps of 16: experiments/speech_ssl. Not run to its end yet.
+Not run to its end yet.
 """
 
 from configs.speech._units import with_units

@@ -24,6 +24,7 @@ import numpy as np
 
 from taichu_jax.data.audio import RATE as SAMPLE_RATE
 from taichu_jax.errors import UserError
+from taichu_jax.evals.decoding.ctc import BLANK, greedy
 from taichu_jax.evals.features import collect
 from taichu_jax.evals.hidden import at_rate, every_layer, trained_and_not
 from taichu_jax.evals.media import Originals
@@ -32,7 +33,6 @@ from taichu_jax.models.speech import FRAME_RATE
 from taichu_jax.ops.lengths import within
 
 RATE = 50  # states per second
-BLANK = 0
 LABELS = 64  # characters of the longest text that is trained on
 CLASSES = 96  # the blank and the commonest characters; one size, so that one program serves all
 
@@ -109,8 +109,8 @@ class CharacterProbe:
         batches = rng.choice(rows, (self.steps, self.batch_size))
         weights = _train(train.states, train.mask, labels, batches, self.learning_rate, CLASSES)
         scores = _scores(weights, test.states)[..., : len(alphabet) + 1]
-        best = np.asarray(scores.argmax(-1))
-        written = [_collapse(best[i][np.asarray(test.mask[i])], alphabet) for i in wanted]
+        scores, real = np.asarray(scores), np.asarray(test.mask)
+        written = ["".join(alphabet[k - 1] for k in greedy(scores[i][real[i]])) for i in wanted]
         return 100.0 * float(jiwer.cer([test.words[i] for i in wanted], written))
 
 
@@ -228,9 +228,3 @@ def _train(states, mask, labels, batches, rate: float, classes: int):
 
     (weights, _), _ = jax.lax.scan(step, (first, optimiser.init(first)), jnp.asarray(batches))
     return weights
-
-
-def _collapse(best: np.ndarray, alphabet: list[str]) -> str:
-    """Text of the likeliest class of every step: repetitions once, blanks left out."""
-    kept = best[np.insert(best[1:] != best[:-1], 0, True)] if best.size else best
-    return "".join(alphabet[i - 1] for i in kept if i != BLANK)

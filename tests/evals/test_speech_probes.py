@@ -11,7 +11,7 @@ import pytest
 from taichu_jax.data.streams import Recordings
 from taichu_jax.errors import UserError
 from taichu_jax.evals import character_probe, spoken_words
-from taichu_jax.evals.character_probe import CharacterProbe, Heard, _collapse, letters
+from taichu_jax.evals.character_probe import CharacterProbe, Heard, letters
 
 LETTERS = "abcdef"
 PROBE = CharacterProbe(
@@ -62,9 +62,7 @@ def test_only_the_labelled_minutes_and_languages_are_learnt_from(monkeypatch):
     assert set(train.languages[others]) == {"fr"} and set(test.languages[asked]) == {"ro"}
 
 
-def test_repetitions_once_blanks_never_and_text_is_plain():
-    assert _collapse(np.array([0, 1, 1, 0, 1, 2, 2, 0]), list("ab")) == "aab"
-    assert _collapse(np.array([], int), list("ab")) == ""
+def test_text_is_plain():
     assert letters("Un  Éléphant, gris!") == "un éléphant gris"
 
 
