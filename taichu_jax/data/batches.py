@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from taichu_jax.data.damage import Report
 from taichu_jax.data.items import Damaged
 from taichu_jax.data.languages import INDEX
 from taichu_jax.data.parts import Batch, Example, Fields, Part, Rng, Source
@@ -44,15 +45,20 @@ class Filler:
         """Shapes and types of one example, labels included."""
         return LABELS | {k: v for part in self.parts for k, v in part.fields().items()}
 
-    def fill(self, batch: Batch, row: int, chosen: int, rng: Rng) -> bool:
-        """Writes example `chosen` into a blank row; False, row blank again: it is damaged."""
+    def fill(
+        self, batch: Batch, row: int, chosen: int, rng: Rng, report: Report | None = None
+    ) -> bool:
+        """Writes example `chosen` into a blank row; False, row blank again: it is damaged.
+
+        Damage is reported to the source if not to `report`.
+        """
         example = self.examples[chosen]
         entry = self.source.entries[example.row]
         try:
             for part in self.parts:
                 part.fill(batch, row, example, self.source, rng)
         except Damaged as damage:
-            self.source.report(example.row, damage)
+            (report or self.source.report)(example.row, damage)
             for values in batch.values():
                 values[row] = 0
             return False
@@ -87,32 +93,48 @@ class Coin:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
-    """Element `step` is the step's batch, of which this process has the rows `rows`."""
+    """Element `step` is the step's batch, of which this process has the rows `rows`.
+
+    A row's numbers come from (seed, step, its place in the global batch), so they are the same whoever
+    makes it.
+    """
 
     filler: Filler
     sampler: SamplerOf
     seed: int
-    rows: range
+    rows: Sequence[int]
     augment: bool
 
     def __len__(self) -> int:
         return ENDLESS
 
     def __getitem__(self, step: int) -> Batch:
+        return self.make(step, self.filler.source.report)
+
+    def make(self, step: int, report: Report) -> Batch:
+        """The batch of a step; each damaged example that was drawn for it is reported."""
         sampler = self.sampler(step)
         order, batch = sampler.batch(step), blank(len(self.rows), self.filler.fields())
         for position, row in enumerate(self.rows):
             chosen = int(order[row])
             for attempt in range(1, ATTEMPTS + 1):
                 rng = np.random.default_rng([self.seed, step, row]) if self.augment else None
-                if self.filler.fill(batch, position, chosen, rng):
+                if self.filler.fill(batch, position, chosen, rng, report):
                     break
-                chosen = sampler.another(step, row, attempt)
+                if attempt < ATTEMPTS:
+                    chosen = sampler.another(step, row, attempt)
             else:
-                raise UserError(
-                    f"{ATTEMPTS} examples drawn in a row are damaged; prepare the data again"
-                )
+                raise all_damaged(self.filler, chosen)
         return batch
+
+
+def all_damaged(filler: Filler, chosen: int) -> UserError:
+    """What to say after ATTEMPTS damaged examples, of which `chosen` is one."""
+    name = filler.source.entries[filler.examples[chosen].row].id
+    return UserError(
+        f"{ATTEMPTS} examples drawn in a row are damaged, one of them is {name}; "
+        "prepare the data again"
+    )
 
 
 def epoch(filler: Filler, batch_size: int) -> Iterator[Batch]:
@@ -130,12 +152,15 @@ def epoch(filler: Filler, batch_size: int) -> Iterator[Batch]:
         yield batch | {"valid": np.arange(batch_size) < used}
 
 
-def own_rows(batch_size: int, process_index: int, process_count: int) -> range:
-    """The rows of a global batch that a process makes.
+def own_rows(batch_size: int, rows: Sequence[int] | None) -> tuple[int, ...]:
+    """The rows of a global batch that this process makes: `rows`, or all.
 
     Raises:
-      UserError: the batch cannot be shared out evenly.
+      ValueError: they are not rows of the batch in ascending order.
     """
-    if batch_size % process_count:
-        raise UserError(f"batch_size={batch_size} must be a multiple of {process_count} processes")
-    return range(process_index, batch_size, process_count)
+    if rows is None:
+        return tuple(range(batch_size))
+    wanted = tuple(map(int, rows))
+    if list(wanted) != sorted(set(wanted) & set(range(batch_size))):
+        raise ValueError(f"rows={wanted}: must ascend, from 0 to {batch_size - 1}")
+    return wanted

@@ -2,7 +2,10 @@
 
     DATA_DIR/NAME/1.0.0/        the TFDS data set, one record per picture
     DATA_DIR/NAME/index.json    what each record holds, so that streams need not read them all
-    DATA_DIR/NAME/status.json   counts, hours, everything left out and why; written last
+    DATA_DIR/NAME/status.json   counts, hours, everything left out and why; size and sha256 of the rest
+
+All of it is made in DATA_DIR/.NAME.partial, brought to the disk, and put in place by renaming: whenever
+the process is killed, the data set is the old one, the new one, or not there.
 
 A record: id, concept (int64; the same for pictures of the same thing, in all splits), category,
 subcategory, image (PNG, RGBA, longest side <= 256, or empty), texts [{lang, text}], recordings
@@ -29,12 +32,21 @@ from rich.table import Table
 
 from taichu_jax.data import audio, fetch, images, manifest, stamps
 from taichu_jax.data.items import Damaged, Item, Skipped
-from taichu_jax.data.records import VERSION, index_path, open_records, status_path
+from taichu_jax.data.records import (
+    VERSION,
+    check_files,
+    folder_of,
+    index_path,
+    open_records,
+    read_status,
+    seal,
+    status_path,
+)
 from taichu_jax.data.splits import assign
 from taichu_jax.errors import UserError
 
 STAMPS = "tuxpaint_stamps"
-_FORMAT = 1  # part of the fingerprint: raise it when records of the same files change
+_FORMAT = 2  # part of the fingerprint: raise it when records of the same files change
 _IN_FLIGHT = 64  # items decoded ahead of the writer
 
 Status = dict[str, Any]
@@ -55,8 +67,13 @@ def prepare_stamps(data_dir: str | Path, source: str | Path | None = None) -> St
         return _prepare(Path(data_dir), STAMPS, found.kind, found.message, items, skipped)
 
 
-def prepare_manifest(data_dir: str | Path, name: str, path: str | Path) -> Status:
+def prepare_manifest(
+    data_dir: str | Path, name: str, path: str | Path, root: str | Path | None = None
+) -> Status:
     """Prepares the data of a JSON-lines manifest (see `manifest.py`) under `name`.
+
+    Args:
+      root: the folder below which all its files must lie; None: the manifest's.
 
     Raises:
       UserError: a bad name or manifest.
@@ -66,7 +83,7 @@ def prepare_manifest(data_dir: str | Path, name: str, path: str | Path) -> Statu
     with _alone(Path(data_dir)):
         message = f"data: {path} (source)"
         print(message, flush=True)
-        items, skipped = manifest.parse(Path(path))
+        items, skipped = manifest.parse(Path(path), None if root is None else Path(root))
         return _prepare(Path(data_dir), name, "source", message, items, skipped)
 
 
@@ -107,17 +124,19 @@ def _alone(data_dir: Path) -> Iterator[None]:
 def _prepare(
     data_dir: Path, name: str, kind: str, message: str, items: list[Item], skipped: list[Skipped]
 ) -> Status:
+    staging, old = _asides(data_dir, name)
+    if old.exists() and not folder_of(data_dir, name).exists():
+        old.rename(folder_of(data_dir, name))  # killed between the two renamings
+    for path in (staging, old):
+        shutil.rmtree(path, ignore_errors=True)
     fingerprint = _fingerprint(kind, items)
-    status_file, index_file = status_path(data_dir, name), index_path(data_dir, name)
-    if status_file.is_file():
-        status = json.loads(status_file.read_text("utf8"))
-        if status["fingerprint"] == fingerprint:
-            return status
+    if (status := _done(data_dir, name, fingerprint)) is not None:
+        return status
     started = time.monotonic()
-    shutil.rmtree(data_dir / name, ignore_errors=True)  # half done, or made from other files
     writer = _Writer(items, skipped)
-    _build(data_dir, name, writer)
-    index, splits = _read_back(data_dir, name, writer.splits)
+    _build(staging, name, writer)
+    index, splits = _read_back(staging, name, writer.splits)
+    _write_json(index_path(staging, name), index)
     left_out = sorted(set(writer.skipped))
     status = {
         "name": name,
@@ -129,10 +148,44 @@ def _prepare(
         "splits": splits,
         "skipped_counts": dict(collections.Counter(s.reason for s in left_out).most_common()),
         "skipped": [[s.path, s.reason] for s in left_out],
+        "files": seal(folder_of(staging, name)),
     }
-    _write_json(index_file, index)
-    _write_json(status_file, status)
+    _write_json(status_path(staging, name), status)
+    _put_in_place(staging, data_dir, name)
     return status
+
+
+def _asides(data_dir: Path, name: str) -> tuple[Path, Path]:
+    """Where a data set is made, and where the one before it is put meanwhile."""
+    return data_dir / f".{name}.partial", data_dir / f".{name}.old"
+
+
+def _done(data_dir: Path, name: str, fingerprint: str) -> Status | None:
+    """The report of what is there already, made from the same files and whole to the last bit."""
+    try:
+        status = read_status(data_dir, name)
+        if status is None or status["fingerprint"] != fingerprint:
+            return None
+        check_files(data_dir, name, status, whole=True)
+    except UserError as error:
+        print(f"{error}: doing so", flush=True)
+        return None
+    return status
+
+
+def _put_in_place(staging: Path, data_dir: Path, name: str) -> None:
+    """Replaces the data set by the finished one."""
+    new, (_, old) = folder_of(staging, name), _asides(data_dir, name)
+    for path in [*new.rglob("*"), new]:  # what is renamed must be on the disk before its name is
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    final = folder_of(data_dir, name)
+    if final.exists():
+        final.rename(old)
+    new.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(staging, ignore_errors=True)
 
 
 def _fingerprint(kind: str, items: list[Item]) -> str:
@@ -141,7 +194,8 @@ def _fingerprint(kind: str, items: list[Item]) -> str:
         for path in (item.image, item.effect, *item.recordings.values()):
             if path:
                 stat = path.stat()
-                digest.update(f"{path} {stat.st_size} {stat.st_mtime_ns}".encode())
+                changed = f"{path} {stat.st_size} {stat.st_mtime_ns}"
+                digest.update(changed.encode(errors="surrogateescape"))
         words = (item.id, item.texts, list(item.recordings), item.category, item.subcategory)
         digest.update(json.dumps([*words, item.split]).encode())
     return digest.hexdigest()

@@ -1,21 +1,21 @@
 """Gets the Tux Paint stamp collection: a given folder, the Debian package, or the shipped sample.
 
 The package (161 MB, GPL-2+) comes through `apt-get download`, which needs no root, works with
-private state folders and checks the archive's hash. Nothing is installed.
+private state folders and goes on where it was interrupted. The archive's hash is compared with the
+signed index's before anything of it is used. Nothing is installed.
 """
 
 import dataclasses
-import io
-import lzma
-import os
+import hashlib
+import re
 import shutil
 import subprocess
-import tarfile
 import time
 from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
+from taichu_jax.data.archive import unpack_deb
 from taichu_jax.errors import UserError
 
 PACKAGE = "tuxpaint-stamps-default"
@@ -73,7 +73,8 @@ def _package(work: Path) -> Path:
     if not unpacked.is_dir():
         partial = work / "unpacked.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        _unpack(_download(work), partial)
+        for skipped in unpack_deb(_download(work), partial):
+            print(f"left out of the package: {skipped.path}: {skipped.reason}", flush=True)
         partial.rename(unpacked)
     return _stamps_in(unpacked)
 
@@ -103,11 +104,10 @@ def _download(work: Path) -> Path:
     for folder in ("lists/partial", "cache/archives/partial"):
         (work / folder).mkdir(parents=True, exist_ok=True)
     _run(_apt(work, "update"), work)
-    # One line: 'ADDRESS' NAME.deb BYTES SHA256:...
-    uris = _run(_apt(work, "--print-uris", "download", PACKAGE), work).split()
-    if len(uris) != 4:
-        raise _Unavailable(f"apt-get knows no package {PACKAGE}")
-    deb, size = work / uris[1], int(uris[2])
+    name, size, kind, digest = _announced(
+        _run(_apt(work, "--print-uris", "download", PACKAGE), work)
+    )
+    deb = work / name
     columns = ("[progress.description]{task.description}", BarColumn(), DownloadColumn())
     with Progress(*columns, TimeRemainingColumn(), transient=True) as progress:
         task = progress.add_task(f"downloading {PACKAGE}", total=size)
@@ -123,27 +123,18 @@ def _download(work: Path) -> Path:
             lines = log.read().strip().splitlines()
     if apt.returncode or not deb.is_file() or deb.stat().st_size != size:
         raise _Unavailable(f"apt-get failed ({lines[-1] if lines else 'no reason given'})")
+    with open(deb, "rb") as file:
+        found = hashlib.file_digest(file, kind.lower()).hexdigest()
+    if found != digest:
+        deb.unlink()
+        raise UserError(f"{deb}: {kind} is {found}, the index says {digest}; deleted, run it again")
     return deb
 
 
-def _unpack(deb: Path, target: Path) -> None:
-    if shutil.which("dpkg"):
-        subprocess.run(["dpkg", "-x", deb, target], check=True)
-        return
-    with tarfile.open(fileobj=_data_member(deb)) as archive:
-        archive.extractall(target, filter="data")
-
-
-def _data_member(deb: Path) -> io.BytesIO:
-    """data.tar of a .deb, which is an `ar` archive: 60-byte headers, members at even offsets."""
-    blob, offset = deb.read_bytes(), len(b"!<arch>\n")
-    while offset < len(blob):
-        name = blob[offset : offset + 16].decode().strip().rstrip("/")
-        size = int(blob[offset + 48 : offset + 58])
-        offset += 60
-        if name == "data.tar.xz":
-            return io.BytesIO(lzma.decompress(blob[offset : offset + size]))
-        if name.startswith("data.tar"):
-            raise UserError(f"{deb}: cannot unpack {name} without dpkg; install dpkg")
-        offset += size + size % 2
-    raise UserError(f"{deb}: has no data.tar; delete {os.fspath(deb)} and try again")
+def _announced(line: str) -> tuple[str, int, str, str]:
+    """(name, bytes, kind of hash, hash) of the package: 'ADDRESS' NAME.deb BYTES SHA256:..."""
+    name = rf"{re.escape(PACKAGE)}[\w.+~%-]*\.deb"
+    match = re.search(rf"\s({name}) (\d+) (SHA256|SHA512):([0-9a-f]{{64,128}})\b", line)
+    if match is None:
+        raise _Unavailable(f"apt-get names no package {PACKAGE} with a hash")
+    return match[1], int(match[2]), match[3], match[4]

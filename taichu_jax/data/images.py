@@ -7,19 +7,25 @@ functions of (array, numpy Generator).
 """
 
 import dataclasses
-import functools
 import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
-import resvg_py
+import PIL.ImageFile
+import PIL.ImageOps
 
+from taichu_jax.data.integrity import check_picture, read_file
 from taichu_jax.data.items import Damaged
+from taichu_jax.data.svg import rasterise
+from taichu_jax.errors import UserError
 
 LARGEST = 256  # longest side, in pixels, of a prepared picture
+LARGEST_PIXELS = 2**26  # of a picture that is decoded at all
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")  # others start programs, or cannot be checked
 WHITE = (1.0, 1.0, 1.0)
 _GREY = np.array((0.299, 0.587, 0.114))  # what red, green and blue add to brightness
 
@@ -28,38 +34,50 @@ _GREY = np.array((0.299, 0.587, 0.114))  # what red, green and blue add to brigh
 
 
 def decode(encoded: bytes | Path) -> np.ndarray:
-    """uint8 [height, width, 4] of an encoded picture; SVG comes out LARGEST pixels long.
+    """uint8 [height, width, 4] of an encoded picture, upright; of an animation the first frame.
+
+    The content decides on the format, one of FORMATS; only SVG, which comes out LARGEST pixels long, is
+    known by its suffix.
 
     Raises:
-      Damaged: not decodable, cut short, or nothing to be seen in it.
+      Damaged: not decodable, cut short, too large, or nothing to be seen in it.
+      UserError: Pillow was told to accept half pictures.
     """
+    data = read_file(encoded) if isinstance(encoded, Path) else encoded
+    if isinstance(encoded, Path) and encoded.suffix.lower() == ".svg":
+        data = rasterise(data, LARGEST)
+    if PIL.ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise UserError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES=True: must be False")
+    check_picture(data)
     try:
-        if isinstance(encoded, Path) and encoded.suffix == ".svg":
-            encoded = _rasterise(encoded)
-        source = encoded if isinstance(encoded, Path) else io.BytesIO(encoded)
-        with PIL.Image.open(source) as image:
-            pixels = np.asarray(image.convert("RGBA"))
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        reason = str(error).partition("<_io")[0].strip()
+        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height <= LARGEST_PIXELS:
+                pixels = _rgba(image, data[24] if image.format == "PNG" else 8)
+    except Exception as error:  # foreign bytes make decoders raise whatever they like
+        reason = re.sub(r"<_io.*?>", "", f"{type(error).__name__}: {error}").strip()
         raise Damaged(f"picture cannot be decoded ({reason})") from error
+    if width * height > LARGEST_PIXELS:
+        raise Damaged(f"picture is too large ({width} x {height} pixels)")
     if not pixels[..., 3].any():
         raise Damaged("picture is empty: all of it is transparent")
     return pixels
 
 
-def _rasterise(path: Path) -> bytes:
-    render = functools.partial(
-        resvg_py.svg_to_bytes,
-        svg_path=str(path),
-        dpi=96.0,  # the default, 0, refuses sizes in pt, cm and mm
-        skip_system_fonts=True,  # they differ between machines, and the data must not
-    )
-    png = bytes(render(width=LARGEST))
-    with PIL.Image.open(io.BytesIO(png)) as image:
-        width, height = image.size
-    if height <= width:
-        return png
-    return bytes(render(height=LARGEST))
+def _rgba(image: PIL.Image.Image, depth: int) -> np.ndarray:
+    """uint8 [height, width, 4] of a picture whose values were stored in `depth` bits."""
+    image.load()
+    clear = image.info.get("transparency")
+    if image.mode == "L" and isinstance(clear, int):
+        # Pillow spreads grey of 2 and 4 bits over 0 to 255, but not the value that is transparent.
+        image.info["transparency"] = clear * 255 // (2**depth - 1)
+    image = PIL.ImageOps.exif_transpose(image)
+    if not image.mode.startswith("I;16"):
+        return np.asarray(image.convert("RGBA"))
+    values = np.asarray(image)  # Pillow would cut 16 bits off at 255
+    opaque = values != clear if isinstance(clear, int) else np.ones(values.shape, np.bool_)
+    grey = (values >> 8).astype(np.uint8)
+    return np.stack([grey, grey, grey, np.where(opaque, 255, 0).astype(np.uint8)], axis=-1)
 
 
 def visible(pixels: np.ndarray) -> np.ndarray:

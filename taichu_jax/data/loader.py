@@ -3,9 +3,10 @@
 import os
 import signal
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from taichu_jax.data.damage import Watch
 from taichu_jax.data.parts import Batch
 from taichu_jax.data.streams import Stream
 from taichu_jax.data.tokenizer import Tokenizer
@@ -14,8 +15,9 @@ from taichu_jax.data.tokenizer import Tokenizer
 class Loader:
     """Iterates {stream: batch} of numpy arrays, from `start_step` on, without end.
 
-    A stream's randomness depends on (seed, its name, step) only: not on the other streams, the
-    number of processes, threads or workers, nor on where the run was resumed.
+    A row of a batch depends on (seed, the stream's name, step, its place in the global batch) only:
+    not on the other streams, the number of processes, threads or workers, nor on where the run was
+    resumed.
 
     Args:
       streams: the streams by name.
@@ -23,11 +25,14 @@ class Loader:
       tokenizer: for streams with text; None: bytes.
       seed: of the run.
       start_step: the first step to make; `state()['next_step']` of the run to be resumed.
-      process_index: of `process_count`, each of which makes its share of every batch's rows.
+      rows: of a global batch of the given size, those that this process makes, in ascending order;
+        None: all.
       threads: that make batches ahead, for each stream.
       ahead: batches kept ready, for each stream.
       workers: processes that do so instead of threads; each decodes and caches its own copy, and
         the caller needs the usual `if __name__ == "__main__":`. 0: threads.
+      damaged_share: of the examples of a stream, which may be damaged; see `damage.Watch`, whose
+        UserError iterating raises.
     """
 
     def __init__(
@@ -38,24 +43,30 @@ class Loader:
         *,
         seed: int,
         start_step: int = 0,
-        process_index: int = 0,
-        process_count: int = 1,
+        rows: Callable[[int], Sequence[int]] | None = None,
         threads: int = 1,
         ahead: int = 2,
         workers: int = 0,
+        damaged_share: float = 1.0,
     ):
         import grain
 
         self._next_step = start_step
         self._iterators = {}
+        # Streams of another kind read no prepared data, and have nothing to tell.
+        self._watches = {
+            name: Watch(name, damaged_share)
+            for name, stream in streams.items()
+            if isinstance(stream, Stream)
+        }
         reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         for name, stream in streams.items():
             batches = stream.batches(
                 data_dir,
                 tokenizer,
                 seed=stream_seed(seed, name),
-                process_index=process_index,
-                process_count=process_count,
+                rows=rows and rows(stream.batch_size),
+                **({"harms": True} if name in self._watches else {}),
             )
             ahead_of_time = batches[start_step:].to_iter_dataset(reading)
             if workers:
@@ -72,6 +83,9 @@ class Loader:
 
     def __next__(self) -> dict[str, Batch]:
         batch = {name: next(iterator) for name, iterator in self._iterators.items()}
+        for name, watch in self._watches.items():
+            harms, batch[name] = batch[name]["harms"], batch[name]["batch"]
+            watch.add(len(next(iter(batch[name].values()))), harms)
         self._next_step += 1
         return batch
 
@@ -98,9 +112,11 @@ def stream_seed(seed: int, name: str) -> int:
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Ctrl-C reaches every process of a terminal; only the training process decides what to do."""
+    """Ctrl-C reaches every process of a terminal, and Slurm signals every process of a task; only the
+    training process decides what to do, and ends its workers by SIGKILL."""
     del index, count
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _parse_flags() -> None:

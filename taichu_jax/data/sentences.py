@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from taichu_jax.data import batches as engine
+from taichu_jax.data.damage import Makes, Report
 from taichu_jax.data.items import Damaged
 from taichu_jax.data.languages import INDEX, UNKNOWN, known
 from taichu_jax.data.parts import Batch, Example, Fields, Part, Rng, Source, TextPart
@@ -60,7 +61,7 @@ class Sentences(Stream):
             return super().fields()
         return shapes(self.batch_size, packed_fields(self.text_length))
 
-    def training(self, filler: engine.Filler, seed: int, rows: range) -> engine.RandomAccess:
+    def training(self, filler: engine.Filler, seed: int, rows: Sequence[int]) -> Makes:
         """Random access to the batches of one process."""
         if not self.pack:
             return super().training(filler, seed, rows)
@@ -115,7 +116,7 @@ class Packed:
     filler: engine.Filler
     sampler: engine.SamplerOf
     seed: int
-    rows: range
+    rows: Sequence[int]
     augment: bool
     consecutive: bool
 
@@ -123,18 +124,32 @@ class Packed:
         return engine.ENDLESS
 
     def __getitem__(self, step: int) -> Batch:
+        return self.make(step, self.filler.source.report)
+
+    def make(self, step: int, report: Report) -> Batch:
+        """The batch of a step; each damaged example that was drawn for it is reported."""
         sampler = self.sampler(step)
         first = sampler.batch(step)
         batch = engine.blank(len(self.rows), packed_fields(_text(self.filler).length))
         for position, row in enumerate(self.rows):
             rng = np.random.default_rng([self.seed, step, row])
-            chosen, attempt = int(first[row]), 0
-            while _append(self.filler, batch, position, chosen, rng if self.augment else None):
+            chosen, attempt, damaged = int(first[row]), 0, 0
+            while damaged < engine.ATTEMPTS:
+                try:
+                    if not _append(
+                        self.filler, batch, position, chosen, rng if self.augment else None
+                    ):
+                        break
+                except Damaged as damage:
+                    damaged += 1
+                    report(self.filler.examples[chosen].row, damage)
                 attempt += 1
                 if self.consecutive:
                     chosen = (chosen + 1) % len(self.filler.examples)
                 else:
                     chosen = sampler.another(step, row, attempt)
+            if not batch["has_text"][position]:
+                raise engine.all_damaged(self.filler, chosen)
         return batch
 
 
@@ -143,7 +158,12 @@ def packed_epoch(filler: engine.Filler, batch_size: int) -> Iterator[Batch]:
     fields = packed_fields(_text(filler).length)
     batch, row = engine.blank(batch_size, fields), 0
     for chosen in range(len(filler.examples)):
-        if not _append(filler, batch, row, chosen, None):
+        try:
+            fits = _append(filler, batch, row, chosen, None)
+        except Damaged as damage:
+            filler.source.report(filler.examples[chosen].row, damage)
+            continue
+        if not fits:
             row += 1
             if row == batch_size:
                 yield batch | {"valid": np.ones(batch_size, np.bool_)}
@@ -166,7 +186,7 @@ def packed_fields(length: int) -> Fields:
 def _append(filler: engine.Filler, batch: Batch, row: int, chosen: int, rng: Rng) -> bool:
     """Adds a sentence to a row; False, row unchanged: it does not fit.
 
-    The first sentence of a row always fits, since it is cut.
+    The first sentence of a row always fits, since it is cut. Raises Damaged.
     """
     record, lang = filler.examples[chosen]
     tokenizer, length = _text(filler).tokenizer, _text(filler).length

@@ -13,7 +13,8 @@ import re
 import unicodedata
 from pathlib import Path
 
-from taichu_jax.data.items import Item, Skipped
+from taichu_jax.data.integrity import read_file
+from taichu_jax.data.items import Damaged, Item, Skipped, name_fault, text_fault
 from taichu_jax.data.languages import INDEX, SCRIPTS
 
 _LINE = re.compile(r"([A-Za-z]+(?:_[A-Za-z]+)?(?:@[A-Za-z]+)?)\.utf8=(.*)")
@@ -30,6 +31,9 @@ def parse(root: Path) -> tuple[list[Item], list[Skipped]]:
         stem = path.relative_to(root).with_suffix("").as_posix()
         if path.parent == root:
             continue  # licence and read-me of a collection
+        if fault := name_fault(stem):
+            skipped.append(Skipped(ascii(stem)[1:-1], f"name {fault}"))
+            continue
         if path.suffix == ".png" or (path.suffix == ".svg" and stem not in pictures):
             pictures[stem] = path  # sorted: .png comes before .svg
         elif path.suffix in (".ogg", ".wav"):
@@ -84,11 +88,14 @@ def read_texts(path: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
     ('Hibiscus', 'Zero.'), a sentence is not. It counts as damaged when it has replacement or
     control characters or '??', or no letter of the only script its language is written in.
     """
-    lines = path.read_bytes().decode("utf8", errors="replace").splitlines()
+    try:
+        lines = read_file(path).decode("utf8", errors="replace").splitlines()
+    except Damaged as damage:
+        return {}, [("", str(damage))]
     english = lines[0].strip().lstrip("\ufeff") if lines else ""
     if not english:
         return {}, [("", "empty description")]
-    if _DAMAGE.search(english):
+    if _DAMAGE.search(english) or text_fault(english):
         return {}, [("", "damaged English description")]
     texts, bad = {"en": english}, []
     for number, line in enumerate(lines[1:], start=2):
@@ -115,7 +122,7 @@ def _fault(matched: bool, lang: str, text: str, texts: dict[str, str]) -> str | 
     english = not lang.startswith("en") and text.casefold() == texts["en"].casefold()
     if english and len(re.findall(r"[^\W\d_]+", text)) > 1:
         return "untranslated text"
-    if _DAMAGE.search(text):
+    if _DAMAGE.search(text) or text_fault(text):
         return "damaged text"
     if lang in SCRIPTS and not _written_in(text, SCRIPTS[lang]):
         return "text in the wrong script"

@@ -1,8 +1,8 @@
 """Streams over prepared pictures, words and voices. A config names one and sets its fields.
 
-The batch of a step is a pure function of (data set, seed, step), whatever the number of
-processes: the order is drawn for the global batch, and process p of n takes its rows p, p + n, ...
-So a run resumes from its step number alone.
+The batch of a step is a pure function of (data set, seed, step): the order is drawn for the global
+batch, a row is augmented by its place in it, and a process makes the rows that its devices hold. So a
+run resumes from its step number alone, on any number of processes.
 
 Fields of every batch, B rows:
   concept int32   the same number for pictures of the same thing: such rows are not negatives
@@ -23,6 +23,7 @@ from taichu_jax.config import choices
 from taichu_jax.data import batches as engine
 from taichu_jax.data.audio import RATE, AudioAugment
 from taichu_jax.data.budget import within_minutes
+from taichu_jax.data.damage import Makes, WithHarms
 from taichu_jax.data.images import ImageAugment
 from taichu_jax.data.languages import INDEX, UNKNOWN, known
 from taichu_jax.data.parts import (
@@ -75,21 +76,24 @@ class Stream:
         tokenizer: Tokenizer | None,
         *,
         seed: int,
-        process_index: int = 0,
-        process_count: int = 1,
+        rows: Sequence[int] | None = None,
+        harms: bool = False,
     ) -> "grain.MapDataset":
-        """Endless batches; element i holds this process's rows of step i.
+        """Endless batches; element i holds the rows `rows` of step i's global batch, or all of it.
+
+        With `harms` an element is {"batch": ..., "harms": what was damaged and left out of it}.
 
         Raises:
-          UserError: data that are not there, or a batch that cannot be shared out.
+          UserError: data that are not there.
         """
         import grain
 
-        rows = engine.own_rows(self.batch_size, process_index, process_count)
+        own = engine.own_rows(self.batch_size, rows)
         filler = self._filler(data_dir, tokenizer)
-        return grain.MapDataset.source(self.training(filler, seed, rows))
+        training = self.training(filler, seed, own)
+        return grain.MapDataset.source(WithHarms(training) if harms else training)
 
-    def training(self, filler: engine.Filler, seed: int, rows: range) -> engine.RandomAccess:
+    def training(self, filler: engine.Filler, seed: int, rows: Sequence[int]) -> Makes:
         """Random access to the batches of one process, of which it has the rows `rows`."""
         return engine.Training(
             filler=filler,

@@ -4,7 +4,8 @@
     DIR/centroids.npy    float32 [clusters, D], what each unit stands for
     DIR/units.json       what they are: rate, clusters, features, data set; the recordings, each with
                          (record id, language, samples, first unit, number of units); a checksum of
-                         the two arrays. Written last: a folder without it holds no units
+                         the two arrays and a seal, the checksum of all else in this file. Written
+                         last: a folder without it holds no units
 
 Unit k of a recording belongs to its sample k * 16,000 / rate. A crop that starts between two units
 begins with the nearer one (fairseq rounds the same way).
@@ -51,6 +52,7 @@ def write_units(
     flat.flush()
     np.save(folder / CENTROIDS, centroids.astype(np.float32), allow_pickle=False)
     content = {**facts, "checksum": _checksum(folder), "recordings": recordings}
+    content["seal"] = _seal(content)
     partial = folder / f"{INFO}.partial"
     with open(partial, "w", encoding="utf8") as file:
         json.dump(content, file, ensure_ascii=False)
@@ -69,13 +71,21 @@ class Units:
     def __init__(self, folder: Path):
         try:
             content = json.loads((folder / INFO).read_text("utf8"))
-            self._flat = np.load(folder / UNITS, mmap_mode="r", allow_pickle=False)
-            self._rows = {(key, lang): row for key, lang, *row in content.pop("recordings")}
-            whole = content.pop("checksum") == _checksum(folder)
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"units={folder}: cannot be read: {error}") from error
+            whole = content.pop("seal", None) in (None, _seal(content))  # older ones have none
+            whole = content.pop("checksum") == _checksum(folder) and whole
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"units={folder}: cannot be read: {_line(error)}") from error
         if not whole:
             raise UserError(f"units={folder}: is damaged (checksum); write it again")
+        try:
+            self._flat = np.load(folder / UNITS, mmap_mode="r", allow_pickle=False)
+            if self._flat.ndim != 1 or self._flat.dtype.kind != "u":
+                raise ValueError(f"{UNITS} is not a row of numbers")
+            self._rows = dict(
+                _row(*row, total=len(self._flat)) for row in content.pop("recordings")
+            )
+        except Exception as error:  # NumPy's reader raises whatever its text parser does
+            raise UserError(f"units={folder}: cannot be read: {_line(error)}") from error
         self.facts: dict[str, Any] = content
 
     def __contains__(self, key: tuple[str, str]) -> bool:
@@ -176,6 +186,26 @@ class UnitCrops:
                 f"units={self.folder}: {len(missing)} of {len(keys)} recordings have no units, the "
                 f"first is {'/'.join(missing[0])}; write the units of these data again"
             )
+
+
+def _row(
+    key: str, lang: str, samples: int, first: int, count: int, *, total: int
+) -> tuple[tuple[str, str], tuple[int, int, int]]:
+    """A recording's entry, if the units that it names are there."""
+    if not (isinstance(key, str) and isinstance(lang, str)):
+        raise ValueError(f"not a recording: {key!r}, {lang!r}")
+    if not (samples >= 0 <= first <= first + count <= total):
+        raise ValueError(f"{key}/{lang} has units that are not there")
+    return (key, lang), (int(samples), int(first), int(count))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _checksum(folder: Path) -> str:

@@ -28,11 +28,12 @@ def test_prepares_what_is_missing_only_a_sample_or_asked_for(tmp_path, prepared,
 
     status = tmp_path / "tuxpaint_stamps" / "status.json"
     status.parent.mkdir()
-    status.write_text(json.dumps({"kind": "sample", "message": "data: the sample"}))
+    report = {"name": "tuxpaint_stamps", "fingerprint": "", "splits": {}}
+    status.write_text(json.dumps(report | {"kind": "sample", "message": "data: the sample"}))
     datasets.prepare_data(streams, data)
     assert len(prepared) == 2
 
-    status.write_text(json.dumps({"kind": "package", "message": "data: the package"}))
+    status.write_text(json.dumps(report | {"kind": "package", "message": "data: the package"}))
     datasets.prepare_data(streams, data)
     assert len(prepared) == 2
     assert capsys.readouterr().out == "data: the package\n"
