@@ -51,7 +51,7 @@ def evaluate(flags: dict[str, str]) -> None:
     from taichu_jax.training import runtime
     from taichu_jax.training.run import Run
 
-    runtime.start()
+    runtime.start_alone("launch/evaluate.py")
     opened = Run.open(flags["run"], int(flags["step"]) if flags["step"] else None)
     if flags["data_dir"]:
         opened.config.data.dir = flags["data_dir"]

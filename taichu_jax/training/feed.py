@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from taichu_jax.errors import UserError
-from taichu_jax.training.sharding import batch_sharding
+from taichu_jax.training.sharding import batch_sharding, held_rows
 
 _POLL = 0.002  # seconds between two looks at an empty queue
 
@@ -29,6 +29,8 @@ class Feed:
         self.lost = 0.0
         self._loader = loader
         self._sharding = batch_sharding(mesh)
+        parts = mesh.devices.size  # a batch size that every mesh axis divides
+        self._parts, self._held = parts, len(held_rows(mesh, parts))
         self._ready: queue.Queue[Any] = queue.Queue(maxsize=1)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -69,8 +71,9 @@ class Feed:
             self._put(error)
 
     def _place(self, rows: np.ndarray) -> jax.Array:
-        """The global array of which this process holds `rows`."""
-        return jax.make_array_from_process_local_data(self._sharding, rows)
+        """The global array of which this process holds `rows`, as `held_rows` says."""
+        shape = (len(rows) * self._parts // self._held, *rows.shape[1:])
+        return jax.make_array_from_process_local_data(self._sharding, rows, shape)
 
     def _put(self, item: Any) -> bool:
         while not self._stopped.is_set():

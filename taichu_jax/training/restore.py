@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from taichu_jax.config import choices
 from taichu_jax.errors import UserError
@@ -87,6 +87,9 @@ def taken(params: PyTree, network: str, like: PyTree, where: str) -> PyTree:
     def take(wanted: PyTree, tree: PyTree) -> PyTree:
         if isinstance(wanted, Mapping):
             return {k: take(wanted[k], tree[k]) for k in wanted}
-        return jax.device_put(jnp.array(tree, wanted.dtype, copy=True), wanted.sharding)
+        values = np.asarray(tree)  # whole, in every process, which places the parts of its devices
+        return jax.make_array_from_callback(
+            wanted.shape, wanted.sharding, lambda part: np.array(values[part], wanted.dtype)
+        )
 
     return take(like, params[network])

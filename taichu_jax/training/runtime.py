@@ -14,23 +14,30 @@ import jax
 import jaxlib
 from jax.experimental import multihost_utils
 
+from taichu_jax.errors import UserError
+from taichu_jax.training import processes
+
 
 def start(distributed: bool = False) -> None:
     """Start-up settings of every launcher.
 
     Args:
-      distributed: this is one of several processes; JAX finds the others through Slurm, the TPU's
-        metadata, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+      distributed: this is one of several processes; see processes.py.
+
+    Raises:
+      UserError: the other processes cannot be found, or nobody said that there are any.
     """
+    count = os.environ.get("JAX_NUM_PROCESSES", "1")
+    if not distributed and count != "1":
+        raise UserError(
+            f"JAX_NUM_PROCESSES={count}: of several processes, each needs --distributed true"
+        )
     use_compilation_cache()
     for noisy in ("absl", "jax", "orbax", "tensorboardX"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(orbax|jax|flax|tensorboardX)\b")
     if distributed:
-        count, index = (os.environ.get(f"JAX_{k}") for k in ("NUM_PROCESSES", "PROCESS_ID"))
-        jax.distributed.initialize(
-            num_processes=int(count) if count else None, process_id=int(index) if index else None
-        )
+        processes.join()
 
 
 def use_compilation_cache() -> None:
@@ -56,10 +63,22 @@ def _cpu() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
 
 
-class Interrupt:
-    """Turns the first SIGTERM or SIGINT into a wish to stop; the second one ends the process.
+def start_alone(launcher: str) -> None:
+    """`start` of a launcher that runs as one process.
 
-    With several processes JAX tells all of them at the same step.
+    Raises:
+      UserError: it was started several times as one.
+    """
+    if found := processes.started_several(os.environ):
+        raise UserError(f"{launcher} runs on one process, but {found}; start it once")
+    start()
+
+
+class Interrupt:
+    """Turns the first SIGTERM or SIGINT into a wish to stop; the second SIGINT ends the process.
+
+    With several processes a signal to any of them stops all at the same step: JAX catches SIGTERM and
+    tells the others, and SIGINT is passed on as SIGTERM.
     """
 
     def __enter__(self) -> Interrupt:
@@ -82,6 +101,8 @@ class Interrupt:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self._signal = number
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def wanted(self, step: int) -> bool:
         """Whether to stop after `step`; the answer is the same in all processes."""

@@ -26,4 +26,5 @@ def test_paths_that_documents_name_exist():
 
 def test_shell_scripts_parse():
     for script in (*(ROOT / "launch").glob("*.sh"), ROOT / ".ci" / "run"):
-        subprocess.run(["sh", "-n", str(script)], check=True)
+        shell = "bash" if "bash" in script.read_text("utf8").partition("\n")[0] else "sh"
+        subprocess.run([shell, "-n", str(script)], check=True)
