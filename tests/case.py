@@ -61,7 +61,8 @@ def loss(name: str, params, teachers, batch, rng, dtype=None):
     nets = BoundNets(
         modules, params, teachers, rng=fold_name(rng, "nets"), compute_dtype=dtype, owner=name
     )
-    return objective.loss(nets, {k: jnp.asarray(v) for k, v in batch.items()}, memory, rng)
+    out = objective.loss(nets, {k: jnp.asarray(v) for k, v in batch.items()}, memory, rng)
+    return out._replace(value=out.value + nets.auxiliary_loss)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import os
 import pkgutil
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -141,20 +142,35 @@ def test_alone_and_mixed_draw_the_same(name):
         np.testing.assert_allclose(mixed_metrics[key][0], metric[0], rtol=2e-5, atol=1e-6)
 
 
-MESHES = {
-    "mixed": MeshShape(data=2, fsdp=2, tensor=2),
-    "data": MeshShape(data=8),
-    "fsdp": MeshShape(data=1, fsdp=8),
-    "tensor": MeshShape(data=1, tensor=8),
+MIXED = {
+    "data-fsdp-tensor": MeshShape(data=2, fsdp=2, tensor=2),
+    "fsdp-sequence-tensor": MeshShape(data=1, fsdp=2, sequence=2, tensor=2),
+    "data-expert-sequence": MeshShape(data=2, expert=2, sequence=2),
+    "fsdp-expert-tensor": MeshShape(data=1, fsdp=2, expert=2, tensor=2),
+    "expert-sequence-tensor": MeshShape(data=1, expert=2, sequence=2, tensor=2),
 }
-PURE = [name for name in MESHES if name != "mixed"]
-# Every objective on the mixed mesh, and in turn on one of the others; on all of them when asked.
-ON_MESHES = [(name, "mixed") for name in cases.NAMES] + [
+PURE = {axis: MeshShape(**{"data": 1} | {axis: 8}) for axis in MeshShape.__dataclass_fields__}
+# What guards against a known fault of the partitioner (docs/decisions.md) stays where it showed.
+GUARDS = {"apc": "data-fsdp-tensor", "alignment": "data-fsdp-tensor"}
+GUARDS |= {"masked_lm_experts": "expert-sequence-tensor"}
+
+
+def _mesh_of(name):
+    """One mixed mesh for every objective, whatever other objectives there are."""
+    return GUARDS.get(name) or sorted(MIXED)[zlib.crc32(name.encode()) % len(MIXED)]
+
+
+ON_MESHES = [
     (name, mesh)
-    for i, name in enumerate(cases.NAMES)
-    for j, mesh in enumerate(PURE)
-    if os.environ.get("EVERY_MESH") or i % len(PURE) == j
+    for name in cases.NAMES
+    for mesh in ({**MIXED, **PURE} if os.environ.get("EVERY_MESH") else [_mesh_of(name)])
 ]
+
+
+def test_every_axis_is_tried_on_many_objectives():
+    for axis in PURE:
+        tried = [name for name in cases.NAMES if getattr(MIXED[_mesh_of(name)], axis) == 2]
+        assert len(tried) >= len(cases.NAMES) // 4, axis
 
 
 @pytest.mark.parametrize(("name", "mesh"), ON_MESHES)
@@ -163,13 +179,14 @@ def test_one_device_equals_eight(name, mesh):
     _, _, params, teachers, _ = cases.built(name)
     batch = {k: jnp.asarray(v) for k, v in cases.load(name).batch.items()}
     expected = cases.gradients(name)(params, teachers, batch)
-    devices = MESHES[mesh].make()
+    devices = (MIXED | PURE)[mesh].make()
     placed = (
         jax.device_put(params, state_sharding(params, devices)),
         jax.device_put(teachers, state_sharding(teachers, devices)),
         jax.device_put(batch, batch_sharding(devices)),
     )
-    sharded = cases.gradients(name)(*placed)
+    with jax.set_mesh(devices):
+        sharded = cases.gradients(name)(*placed)
     largest = max(np.abs(g).max() for g in jax.tree.leaves(expected[1][0]))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * max(1.0, largest)),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from taichu_jax.models.layers import Dense, Dropout, Encoded, LayerNorm
-from taichu_jax.models.transformer import Transformer
+from taichu_jax.models.transformer import Stack, Transformer
 
 MODALITIES = ("text", "image", "audio")  # the order in the stream; type embeddings 0, 1, 2
 
@@ -20,6 +20,7 @@ class CrossModalEncoder(nn.Module):
 
     Attributes:
       lengths: the most tokens of text, image and audio, for the learned positions.
+      stack: how the blocks are made (models/stack.py).
     """
 
     width: int = 128
@@ -28,6 +29,7 @@ class CrossModalEncoder(nn.Module):
     lengths: tuple[int, int, int] = (32, 64, 128)
     expansion: float = 4.0
     dropout: float = 0.0
+    stack: Stack = Stack()
 
     @nn.compact
     def __call__(
@@ -59,10 +61,15 @@ class CrossModalEncoder(nn.Module):
             tokens.append(Dropout(self.dropout)(LayerNorm(name=f"{name}_norm")(x)))
             masks.append(part.mask)
         x, mask = jnp.concatenate(tokens, 1), jnp.concatenate(masks, 1)
-        stack = Transformer(
-            self.depth, self.heads, self.expansion, self.dropout, name="transformer"
+        transformer = Transformer(
+            self.depth,
+            self.heads,
+            self.expansion,
+            self.dropout,
+            stack=self.stack,
+            name="transformer",
         )
-        x, layers = stack(x, mask)
+        x, layers = transformer(x, mask)
         return Encoded(tokens=x, mask=mask, layers=layers)
 
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from taichu_jax.ops.constrain import axis_size
+
 
 @struct.dataclass
 class Encoded:
@@ -31,7 +33,8 @@ class Dense(nn.Module):
     """x W + b on the last axis.
 
     Leading axes are flattened first: on CPUs the weight gradient of a three-dimensional input is
-    computed from a transposed copy, at half the speed.
+    computed from a transposed copy, at half the speed. Not where positions are split over devices: an
+    array that is split along both axes cannot be flattened in place.
     """
 
     features: int
@@ -41,7 +44,8 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        flat = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
+        flat = x if axis_size("sequence") > 1 else x.reshape(-1, x.shape[-1])
+        flat = flat @ kernel.astype(x.dtype)
         if self.use_bias:
             flat += self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
         return flat.reshape(*x.shape[:-1], self.features)

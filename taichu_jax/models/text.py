@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from taichu_jax.models.layers import Dense, Dropout, Encoded, LayerNorm, gelu
-from taichu_jax.models.transformer import Transformer
+from taichu_jax.models.transformer import Stack, Transformer
 
 
 class TextEncoder(nn.Module):
@@ -17,6 +17,7 @@ class TextEncoder(nn.Module):
       vocab_size: number of token ids.
       length: the longest input, in tokens.
       causal: true for a language model that reads left to right (GPT), false for BERT.
+      stack: how the blocks are made (models/stack.py).
     """
 
     vocab_size: int
@@ -27,6 +28,7 @@ class TextEncoder(nn.Module):
     expansion: float = 4.0
     dropout: float = 0.0
     causal: bool = False
+    stack: Stack = Stack()
 
     def setup(self):
         normal = nn.initializers.normal(0.02)
@@ -34,7 +36,12 @@ class TextEncoder(nn.Module):
         self.position = self.param("position", normal, (self.length, self.width))
         self.drop = Dropout(self.dropout)
         self.transformer = Transformer(
-            self.depth, self.heads, self.expansion, self.dropout, causal=self.causal
+            self.depth,
+            self.heads,
+            self.expansion,
+            self.dropout,
+            causal=self.causal,
+            stack=self.stack,
         )
         self.head = Dense(self.width)
         self.head_norm = LayerNorm()
@@ -62,7 +69,7 @@ class TextEncoder(nn.Module):
         see = mask
         if segments is not None:
             see = mask[:, None, :] & (segments[:, :, None] == segments[:, None, :])
-        x, layers = self.transformer(x, see)
+        x, layers = self.transformer(x, see, real=mask)
         return Encoded(tokens=x, mask=mask, layers=layers)
 
     def logits(self, states: jax.Array) -> jax.Array:
@@ -80,6 +87,7 @@ class TextDecoder(nn.Module):
       length: the longest output, in tokens.
       languages: number of languages; their embedding tells which one to write in (XLM, arXiv
         1901.07291). 0 for a decoder that is not told.
+      stack: how the blocks are made (models/stack.py).
     """
 
     vocab_size: int
@@ -90,6 +98,7 @@ class TextDecoder(nn.Module):
     expansion: float = 4.0
     dropout: float = 0.0
     languages: int = 0
+    stack: Stack = Stack()
 
     @nn.compact
     def __call__(
@@ -119,15 +128,16 @@ class TextDecoder(nn.Module):
         x = Dropout(self.dropout)(x)
         if memory.shape[-1] != self.width:
             memory = Dense(self.width, name="memory")(memory)
-        stack = Transformer(
+        transformer = Transformer(
             self.depth,
             self.heads,
             self.expansion,
             self.dropout,
             causal=True,
             cross=True,
+            stack=self.stack,
             name="transformer",
         )
-        x, _ = stack(x.astype(memory.dtype), mask, memory, memory_mask)
+        x, _ = transformer(x.astype(memory.dtype), mask, memory, memory_mask)
         bias = self.param("head_bias", nn.initializers.zeros, (self.vocab_size,))
         return jnp.einsum("bld,vd->blv", x, embedding.astype(x.dtype)) + bias.astype(x.dtype)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from taichu_jax.models.layers import Dense, Dropout, Encoded, sinusoid_2d
-from taichu_jax.models.transformer import Transformer
+from taichu_jax.models.transformer import Stack, Transformer
 from taichu_jax.ops.patches import centred, patchify
 
 POSITIONS = ("sinusoid", "learned")
@@ -25,6 +25,7 @@ class ViT(nn.Module):
         grid are resized to theirs (small crops of DINO, fine-tuning at a higher resolution).
       cls: a learned token goes before the patches.
       position: 'sinusoid' is fixed (MAE, MoCo v3), 'learned' is trained (ViT).
+      stack: how the blocks are made (models/stack.py).
     """
 
     width: int = 128
@@ -36,6 +37,7 @@ class ViT(nn.Module):
     dropout: float = 0.0
     cls: bool = False
     position: str = "sinusoid"
+    stack: Stack = Stack()
 
     def setup(self):
         if self.size % self.patch:
@@ -57,7 +59,9 @@ class ViT(nn.Module):
         else:
             self.grid = sinusoid_2d(side, side, self.width)
         self.drop = Dropout(self.dropout)
-        self.transformer = Transformer(self.depth, self.heads, self.expansion, self.dropout)
+        self.transformer = Transformer(
+            self.depth, self.heads, self.expansion, self.dropout, stack=self.stack
+        )
 
     def __call__(
         self, images: jax.Array, mask: jax.Array | None = None, keep: jax.Array | None = None
@@ -99,6 +103,7 @@ class MAEDecoder(nn.Module):
       patch: side of a patch, in pixels.
       patches: number of patches of a (square) picture, kept or not.
       cls: the encoder's tokens begin with a class token, which takes part but predicts nothing.
+      stack: how the blocks are made (models/stack.py).
     """
 
     width: int = 64
@@ -109,6 +114,7 @@ class MAEDecoder(nn.Module):
     expansion: float = 4.0
     dropout: float = 0.0
     cls: bool = False
+    stack: Stack = Stack()
 
     @nn.compact
     def __call__(self, tokens: jax.Array, keep: jax.Array) -> jax.Array:
@@ -134,8 +140,13 @@ class MAEDecoder(nn.Module):
         x = jnp.where(from_where.any(1)[..., None], x, mask_token.astype(x.dtype))
         x = jnp.concatenate([first, x + sinusoid_2d(side, side, self.width).astype(x.dtype)], 1)
         everywhere = jnp.ones(x.shape[:2], bool)
-        stack = Transformer(
-            self.depth, self.heads, self.expansion, self.dropout, name="transformer"
+        transformer = Transformer(
+            self.depth,
+            self.heads,
+            self.expansion,
+            self.dropout,
+            stack=self.stack,
+            name="transformer",
         )
-        x, _ = stack(Dropout(self.dropout)(x), everywhere)
+        x, _ = transformer(Dropout(self.dropout)(x), everywhere)
         return Dense(3 * self.patch**2, name="pixels")(x[:, int(self.cls) :])

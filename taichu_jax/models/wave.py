@@ -1,12 +1,13 @@
 """Speech from samples: the encoder of wav2vec 2.0 (arXiv 2006.11477), with a pre-norm transformer.
 
-Differences from the published base model: blocks are pre-norm (as its large model), and the kernel of
-the position convolution is a plain one, without weight normalisation (a published kernel is folded
-into one before it is loaded).
+Differences from the published base model: blocks are pre-norm (as its large model), layer norms have an
+epsilon of 1e-6 (1e-5), group norm leaves padding out, and the kernel of the position convolution is a
+plain one, without weight normalisation (a published kernel is folded into one before it is loaded).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -14,10 +15,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from taichu_jax.models.layers import Dense, Dropout, Encoded, LayerNorm, gelu
-from taichu_jax.models.transformer import Transformer
+from taichu_jax.models.transformer import Stack, Transformer
 from taichu_jax.ops.gradients import scale_gradient
 from taichu_jax.ops.lengths import within, zero_beyond
-from taichu_jax.ops.normalise import over_time
+from taichu_jax.ops.normalise import over_features, over_time
 
 
 class TimeConvolution(nn.Module):
@@ -90,9 +91,12 @@ class WaveEncoder(nn.Module):
       norm: 'group' normalises over time after the first convolution (base), 'layer' over channels
         after every one, which then have a bias (large).
       positions, groups: kernel size and groups of the position convolution.
+      position_layers: how many position convolutions there are, one above the other; where more than
+        one, each is followed by a norm without parameters (data2vec: 5 with a kernel of 19).
       gradient_scale: factor on the gradients of the front end (paper: 'scale down by a factor of 10').
       sample_rate: samples per second.
       relative_position: 'none', or 'gated' (WavLM; models/relative_position.py).
+      stack: how the blocks are made (models/stack.py).
     """
 
     width: int = 768
@@ -109,8 +113,12 @@ class WaveEncoder(nn.Module):
     dropout: float = 0.0
     sample_rate: int = 16_000
     relative_position: str = "none"
+    stack: Stack = Stack()
+    position_layers: int = 1
 
     def setup(self):
+        if self.position_layers < 1:
+            raise ValueError(f"position_layers={self.position_layers}: must be 1 or more")
         if self.norm not in ("group", "layer"):
             raise ValueError(f"norm={self.norm!r}; valid: group, layer")
         if len(self.kernels) != len(self.strides):
@@ -125,14 +133,19 @@ class WaveEncoder(nn.Module):
         self.projection = Dense(self.width)
         self.mask_token = self.param("mask_token", nn.initializers.uniform(1.0), (self.width,))
         std = math.sqrt(4 * (1 - self.dropout) / (self.positions * self.width))
-        self.place = TimeConvolution(
+        place = functools.partial(
+            TimeConvolution,
             self.width,
             self.positions,
             groups=self.groups,
             padding=(self.positions // 2, (self.positions - 1) // 2),
             use_bias=True,
-            kernel_init=nn.initializers.normal(std),
         )
+        if self.position_layers == 1:
+            self.place = place(kernel_init=nn.initializers.normal(std))
+        else:
+            # what follows each is a norm, so the size of a kernel does not matter
+            self.places = [place() for _ in range(self.position_layers)]
         self.drop = Dropout(self.dropout)
         self.transformer = Transformer(
             self.depth,
@@ -140,6 +153,7 @@ class WaveEncoder(nn.Module):
             self.expansion,
             self.dropout,
             relative_position=self.relative_position,
+            stack=self.stack,
         )
 
     @nn.nowrap
@@ -193,10 +207,19 @@ class WaveEncoder(nn.Module):
         if masked is not None:
             x = jnp.where(masked[..., None], self.mask_token.astype(x.dtype), x)
         x = zero_beyond(x, mask)
-        x = x + gelu(self.place(x))
+        x = x + self._position(x, mask)
         x, layers = self.transformer(self.drop(x), mask)
         rate = self.sample_rate / math.prod(self.strides)
         return Encoded(tokens=x, mask=mask, layers=layers, rate=rate)
+
+    def _position(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """What tells the transformer the place of every token of x [B, N, D], and its neighbours."""
+        if self.position_layers == 1:
+            return gelu(self.place(x))
+        for place in self.places:
+            # zeros behind the end, or a second convolution would see what padding the first one left
+            x = zero_beyond(gelu(over_features(place(x)).astype(x.dtype)), mask)
+        return x
 
 
 def windows(length, size: int, stride: int):

@@ -85,6 +85,14 @@ class Objective:
         del rng
         return None
 
+    def assigned(self, memory: PyTree) -> Mapping[str, PyTree]:
+        """Parameters that follow from the new memory instead of gradients: network -> part of its tree.
+
+        The step puts them in place after the update, before teachers follow; none by default.
+        """
+        del memory
+        return {}
+
     def loss(
         self, nets: Nets, batch: Mapping[str, jax.Array], memory: PyTree, rng: jax.Array
     ) -> Loss:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,13 +20,28 @@ from taichu_jax.errors import UserError
 from taichu_jax.objectives.base import Objective
 from taichu_jax.training.balance.base import Balance
 from taichu_jax.training.balance.fixed import Fixed
+from taichu_jax.training.non_finite import POLICIES, SKIP
 from taichu_jax.training.optim import AdamW, Optimizer
 from taichu_jax.training.restore import check_restore
-from taichu_jax.training.sharding import MeshShape, batch_sharding, check_batch, state_sharding
+from taichu_jax.training.sharding import (
+    MeshShape,
+    batch_sharding,
+    check_batch,
+    on_mesh,
+    state_sharding,
+)
 from taichu_jax.training.state import TrainState, init_state
 from taichu_jax.training.step import make_step
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+AT_LEAST_ONE = (
+    "steps",
+    "accumulate",
+    "log_every",
+    "checkpoint_every",
+    "checkpoints_kept",
+    "non_finite_limit",
+)
 
 
 def defaults() -> ConfigDict:
@@ -43,6 +59,7 @@ def defaults() -> ConfigDict:
         "source": "",  # an installed stamp collection; empty: fetch the package
         "workers": 1,  # processes that decode and augment; 0: threads of this one
         "threads": 1,  # of each worker, or of this process
+        "damaged_share": 0.05,  # of a stream's examples; more end the run. 0: not one, 1: any
     }
     config.tokenizer = None
     config.streams = ConfigDict()
@@ -58,6 +75,8 @@ def defaults() -> ConfigDict:
     config.log_every = 20
     config.checkpoint_every = 500
     config.checkpoints_kept = 2
+    config.non_finite = "stop"  # at a loss or gradient that is not finite; or 'skip' such steps
+    config.non_finite_limit = 10  # skipped steps in a row that end the run
     return config
 
 
@@ -95,7 +114,13 @@ class Experiment:
         if config.precision not in PRECISIONS:
             wrong = f"config.precision={config.precision!r}"
             raise UserError(f"{wrong}; {choices(config.precision, PRECISIONS)}")
-        for key in ("steps", "accumulate", "log_every", "checkpoint_every", "checkpoints_kept"):
+        policy = config.non_finite
+        if policy not in POLICIES:
+            raise UserError(f"config.non_finite={policy!r}; {choices(policy, POLICIES)}")
+        if not 0 <= config.data.damaged_share <= 1:
+            wrong = f"config.data.damaged_share={config.data.damaged_share}"
+            raise UserError(f"{wrong}: must be between 0 and 1")
+        for key in AT_LEAST_ONE:
             if config[key] < 1:
                 raise UserError(f"config.{key}={config[key]}: must be at least 1")
         for key in ("streams", "networks", "objectives"):
@@ -165,10 +190,11 @@ class Experiment:
             seed=self.config.seed,
             compute_dtype=self.compute_dtype,
             accumulate=self.config.accumulate,
+            skip_non_finite=self.config.non_finite == SKIP,
         )
         state = jax.tree.map(lambda s: s.sharding, self.abstract_state())
         return jax.jit(
-            step,
+            on_mesh(step, self.mesh),
             in_shardings=(state, batch_sharding(self.mesh)),
             out_shardings=(state, NamedSharding(self.mesh, P())),
             donate_argnums=0,
@@ -182,6 +208,10 @@ def _check_keys(config: ConfigDict) -> None:
             raise UserError(f"config.{key}: no such key; {choices(key, known)}")
     for section in ("streams", "networks", "objectives", "evaluations"):
         for name, value in config.get(section, {}).items():
+            if not re.fullmatch(r"[\w-]+", name):  # folders are named after some of them
+                raise UserError(
+                    f"config.{section}.{name}: is not a name of letters, digits, - and _"
+                )
             if KIND not in value:
                 raise UserError(f"config.{section}.{name}: is not a spec(...)")
 

@@ -8,12 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import traverse_util
 
 from taichu_jax.config import choices
 from taichu_jax.errors import UserError
+from taichu_jax.models.experts import AUXILIARY
+from taichu_jax.models.stack import Stack
 from taichu_jax.ops.random import fold_name
 
 PyTree = Any
+FULL_PRECISION = "router"  # modules whose parameters stay float32: their rounding would move tokens
 
 
 class BoundNets:
@@ -23,12 +27,21 @@ class BoundNets:
       modules: network name -> Flax module.
       params: network name -> trained parameters.
       teacher_params: network name -> this objective's teacher parameters.
-      rng: where the networks' own randomness (dropout, layer drop) is folded from; None turns it off.
+      rng: where the networks' own randomness (dropout, layer drop) is folded from; None turns it off,
+        and with it all that holds in training only.
       step: the training step, for schedules inside objectives.
       compute_dtype: parameters and floating inputs are cast to it; None leaves them as they are.
       shared: results of deterministic calls, shared by the objectives of one step, so that two losses
         that ask the same network the same question pay for one forward and one backward pass.
       owner: how error messages name the objective.
+
+    Attributes:
+      auxiliary_loss: what the networks add to the objective's loss: the sum of the values that they
+        sow as `loss` into the collection 'auxiliary'. Of calls with trained weights in training only: a
+        teacher's weights do not learn, and through frozen ones the loss would ask the inputs to keep
+        another network's experts busy. A call that another objective has made already is not counted
+        again.
+      auxiliary_metrics: "network/name" -> (sum, count), of whatever else the networks sow there.
     """
 
     def __init__(
@@ -52,6 +65,8 @@ class BoundNets:
         self._shared = {} if shared is None else shared
         self._owner = owner
         self._calls = 0
+        self.auxiliary_loss: jax.Array | float = 0.0
+        self.auxiliary_metrics: dict[str, tuple[jax.Array, jax.Array]] = {}
 
     def __call__(self, name: str, *args: Any, method: str | None = None, **kwargs: Any) -> Any:
         return self._apply("trained", name, self._params, method, args, kwargs)
@@ -79,7 +94,7 @@ class BoundNets:
 
     def _apply(self, role, name, params, method, args, kwargs, train=True):
         module = self._module(name)
-        stochastic = train and self._rng is not None and getattr(module, "dropout", 0.0) > 0.0
+        stochastic = train and self._rng is not None and _draws(module)
         leaves, structure = jax.tree.flatten((args, kwargs))
         # A teacher belongs to one objective; the other two roles mean the same for all of them.
         owner = self._owner if role == "teacher" else ""
@@ -90,13 +105,33 @@ class BoundNets:
         if stochastic:
             rngs["dropout"] = jax.random.fold_in(fold_name(self._rng, name), self._calls)
             self._calls += 1
-        cast_params, (cast_args, cast_kwargs) = _cast((params[name], (args, kwargs)), self._dtype)
-        result = module.apply(
-            {"params": cast_params}, *cast_args, **cast_kwargs, method=method, rngs=rngs
+        cast_params = _cast(params[name], self._dtype, FULL_PRECISION)
+        cast_args, cast_kwargs = _cast((args, kwargs), self._dtype)
+        collects = role == "trained" and self._rng is not None
+        result, sown = module.apply(
+            {"params": cast_params},
+            *cast_args,
+            **cast_kwargs,
+            method=method,
+            rngs=rngs,
+            mutable=[AUXILIARY] if collects else [],
         )
+        self._collect(name, sown.get(AUXILIARY, {}))
         if not stochastic:
             self._shared[key] = (result, leaves)  # holding the leaves keeps their ids from reuse
         return result
+
+    def _collect(self, network: str, sown: PyTree) -> None:
+        """Adds what a call has sown; scanned layers come stacked, repeated ones as a tuple."""
+        for path, values in traverse_util.flatten_dict(sown).items():
+            if path[-1] == "loss":
+                self.auxiliary_loss += sum(jnp.sum(value) for value in values)
+                continue
+            name = f"{network}/{path[-1]}"
+            total, count = self.auxiliary_metrics.get(name, (jnp.zeros(()), jnp.zeros(())))
+            for value, weight in values:
+                total, count = total + jnp.sum(value), count + jnp.sum(weight)
+            self.auxiliary_metrics[name] = (total, count)
 
 
 class InitNets(BoundNets):
@@ -137,17 +172,49 @@ def merge(old: PyTree, new: PyTree) -> PyTree:
     }
 
 
+def laid_over(params: PyTree, part: PyTree, *, owner: str) -> PyTree:
+    """`params` with the leaves of `part` in place of those on the same paths, in their types.
+
+    Raises:
+      UserError: `part` has a path or a shape that the parameters do not have.
+    """
+    result = dict(params)
+    for key, value in part.items():
+        if key not in params:
+            raise UserError(
+                f"config.objectives.{owner}: sets parameter {key!r}, which does not exist; "
+                f"{choices(key, params)}"
+            )
+        if isinstance(value, Mapping):
+            result[key] = laid_over(params[key], value, owner=owner)
+        elif value.shape != params[key].shape:
+            raise UserError(
+                f"config.objectives.{owner}: sets parameter {key!r} of shape "
+                f"{tuple(params[key].shape)} to {tuple(value.shape)}"
+            )
+        else:
+            result[key] = value.astype(params[key].dtype)
+    return result
+
+
 def _identity(leaf: Any) -> Any:
     # With its type: 1, 1.0 and True are equal, but not the same question.
     return (type(leaf), leaf) if isinstance(leaf, str | bytes | int | float) else id(leaf)
 
 
-def _cast(tree: PyTree, dtype: jnp.dtype | None) -> PyTree:
+def _draws(module: nn.Module) -> bool:
+    """Whether a network's calls in training need randomness."""
+    return getattr(module, "dropout", 0.0) > 0.0 or getattr(module, "stack", Stack()).draws
+
+
+def _cast(tree: PyTree, dtype: jnp.dtype | None, but: str | None = None) -> PyTree:
+    """The tree with its floating arrays as `dtype`, except below a key `but`."""
     if dtype is None:
         return tree
 
-    def cast(x):
+    def cast(path, x):
         is_float = hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
-        return x.astype(dtype) if is_float else x
+        kept = any(getattr(key, "key", None) == but for key in path) if but else False
+        return x.astype(dtype) if is_float and not kept else x
 
-    return jax.tree.map(cast, tree)
+    return jax.tree_util.tree_map_with_path(cast, tree)

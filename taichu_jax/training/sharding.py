@@ -1,12 +1,14 @@
 """Where arrays live: a mesh of devices and rules from parameter path to partition.
 
-The program is written for the whole batch; the compiler splits it. One laptop is the mesh 1 x 1 x 1.
+The program is written for the whole batch; the compiler splits it. One laptop is a mesh of ones.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,13 +18,17 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from taichu_jax.errors import UserError
+from taichu_jax.ops.constrain import BATCH as BATCH_AXES
 
 PyTree = Any
-BATCH_AXES = ("data", "fsdp")
 
 # Matrices are split over `tensor` along the dimension that their product keeps apart (heads, hidden
 # units, vocabulary) and over `fsdp` along the other; everything small is copied to every device.
 PARAMETER_RULES = (
+    (r"experts/up/kernel$", P("expert", "fsdp", "tensor")),
+    (r"experts/down/kernel$", P("expert", "tensor", "fsdp")),
+    (r"experts/(up|down)/bias$", P("expert", None)),
+    (r"router/kernel$", P(None, None)),
     (r"(query|key|value|up|gate)/kernel$", P("fsdp", "tensor")),
     (r"(out|down)/kernel$", P("tensor", "fsdp")),
     (r"token_embedding$", P("tensor", "fsdp")),
@@ -35,14 +41,24 @@ PARAMETER_RULES = (
 class MeshShape:
     """Devices per axis; one axis may be -1, for all devices that are left.
 
+    Neighbours in the last axis are neighbours in the machine. So the axes come in the order of how much
+    they wait for one another: copies of the parameters meet once a step; parameters are gathered, and
+    gradients scattered, while something else is computed; tokens travel to their experts and back once
+    a mixture; keys and values are gathered in every block; halves of a product are added twice in
+    every block.
+
     Attributes:
       data: copies of the parameters, each with its part of the batch.
       fsdp: parameters, optimiser state and batch are split.
+      expert: experts are split, and the batch; everything else is copied as over `data`.
+      sequence: the positions of an example are split.
       tensor: heads, hidden units and vocabulary are split.
     """
 
     data: int = -1
     fsdp: int = 1
+    expert: int = 1
+    sequence: int = 1
     tensor: int = 1
 
     def make(self, devices: list | None = None) -> Mesh:
@@ -62,13 +78,44 @@ class MeshShape:
         for axis in free:
             sizes[axis] = len(devices) // known
         used = int(np.prod(list(sizes.values())))
+        if used < len(devices) and jax.process_count() > 1:
+            raise UserError(
+                f"config.mesh: {sizes} uses {used} of {len(devices)} devices; with several processes all "
+                "must be used (-1 takes what is left)"
+            )
         grid = np.asarray(devices[:used]).reshape(tuple(sizes.values()))
         return Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
+def on_mesh(function: Callable, mesh: Mesh) -> Callable:
+    """`function`, which sees the mesh while it is traced; for `jax.jit` and `jax.eval_shape`.
+
+    The axes of `ops.constrain` mean something inside only. Unlike `jax.set_mesh` around the call, this
+    also holds for `.lower()`, and for whoever else calls the function.
+    """
+
+    @functools.wraps(function)
+    def traced(*args):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return traced
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Examples are split over the data and fsdp axes."""
+    """Examples are split over the data, fsdp and expert axes."""
     return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def held_rows(mesh: Mesh, batch_size: int) -> list[int]:
+    """The rows of a global batch that this process's devices hold, in ascending order.
+
+    Not always a block of its own: where `tensor` or `sequence` reach over several processes, these hold
+    the same rows.
+    """
+    held = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    rows = [index[0] for index in held if index]
+    return sorted({row for piece in rows for row in range(*piece.indices(batch_size))})
 
 
 def check_batch(mesh: Mesh, name: str, size: int, accumulate: int = 1) -> None:
@@ -78,7 +125,7 @@ def check_batch(mesh: Mesh, name: str, size: int, accumulate: int = 1) -> None:
         valid = [n for n in range(parts, size + 2 * parts, parts)][-3:]
         raise UserError(
             f"config.streams.{name}.batch_size={size}: not divisible by {parts} "
-            f"(data x fsdp devices x accumulate); valid: {', '.join(map(str, valid))}"
+            f"(data x fsdp x expert devices x accumulate); valid: {', '.join(map(str, valid))}"
         )
 
 

@@ -5,6 +5,7 @@ It knows no modality, no method and no hardware.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +19,8 @@ from taichu_jax.ops.random import fold_name
 from taichu_jax.ops.schedules import value_at
 from taichu_jax.training.balance.base import Balance
 from taichu_jax.training.balance.fixed import Fixed
-from taichu_jax.training.nets import BoundNets
+from taichu_jax.training.nets import BoundNets, laid_over
+from taichu_jax.training.non_finite import SKIPPED, all_finite, choose
 from taichu_jax.training.optim import Optimizer
 from taichu_jax.training.state import Batch, TrainState
 
@@ -36,7 +38,8 @@ def make_losses(
 ):
     """losses(params, teachers, memory, streams, step, part) -> ({name: loss}, (metrics, memory)).
 
-    Each loss is multiplied with its weight.
+    Each loss, with what its networks add to it (`BoundNets.auxiliary_loss`), is multiplied with its
+    weight; the metric `<objective>/loss` is without either.
     `part` numbers the micro-batches of one step, so that each draws its own randomness.
     """
 
@@ -57,10 +60,11 @@ def make_losses(
             )
             out = objective.loss(nets, Batch.of(objective, name, streams), memory[name], key)
             value = out.value.astype(jnp.float32)
-            weighted[name] = value_at(objective.weight, step) * value
+            weighted[name] = value_at(objective.weight, step) * (value + nets.auxiliary_loss)
             new_memory[name] = jax.lax.stop_gradient(out.memory)
             metrics[f"{name}/loss"] = (value, jnp.ones(()))
-            metrics.update({f"{name}/{key}": m for key, m in out.metrics.items()})
+            told = {**nets.auxiliary_metrics, **out.metrics}
+            metrics.update({f"{name}/{key}": m for key, m in told.items()})
         return weighted, (jax.lax.stop_gradient(metrics), new_memory)
 
     return losses
@@ -86,6 +90,7 @@ def make_step(
     seed: int = 0,
     compute_dtype: jnp.dtype | None = None,
     accumulate: int = 1,
+    skip_non_finite: bool = False,
 ) -> Step:
     """One update as a pure function; the caller jits, shards and donates it.
 
@@ -93,6 +98,8 @@ def make_step(
       balance: how the objectives' gradients make one.
       accumulate: micro-batches per update. Gradients are averaged and memories threaded through, so
         losses that compare the examples of a batch see one micro-batch at a time.
+      skip_non_finite: a step in which a loss or the gradient's norm is not finite leaves all of the
+        state as it was but its `step`; the metric `SKIPPED` counts it.
     """
     losses = make_losses(modules, objectives, seed, compute_dtype)
 
@@ -124,20 +131,27 @@ def make_step(
         )
         updates, opt_state = optimizer.update(balanced.grads, state.opt_state, trained, state.step)
         params = optimizer.join(optax.apply_updates(trained, updates), frozen)
+        for name, objective in sorted(objectives.items()):
+            params = laid_over(params, objective.assigned(memory[name]), owner=name)
         metrics["gradient_norm"] = (optax.tree.norm(balanced.grads), jnp.ones(()))
         metrics["learning_rate"] = (optimizer.learning_rate_at(state.step), jnp.ones(()))
         metrics |= balanced.metrics
         for name, factor in balanced.factors.items():
             weight = factor * value_at(objectives[name].weight, state.step)
             metrics[f"{name}/weight"] = (weight, jnp.ones(()))
-        return TrainState(
+        new = TrainState(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
             teachers=follow(objectives, state.teachers, params, state.step),
             memory=memory,
             balance=balanced.carried,
-        ), metrics
+        )
+        if skip_non_finite:
+            finite = all_finite(metrics)
+            new = choose(finite, new, dataclasses.replace(state, step=new.step))
+            metrics[SKIPPED] = (1.0 - finite, jnp.ones(()))
+        return new, metrics
 
     return step
 

@@ -48,8 +48,10 @@ def test_speech_tokens_and_rate(stride):
         (speech(), MEL, MEL_LENGTHS),
         (wave(), AUDIO, AUDIO_LENGTHS),
         (wave(norm="layer"), AUDIO, AUDIO_LENGTHS),
+        (speech(front_end="linear"), MEL, MEL_LENGTHS),
+        (wave(norm="layer", position_layers=2), AUDIO, AUDIO_LENGTHS),
     ],
-    ids=["speech", "wave-group", "wave-layer"],
+    ids=["speech", "wave-group", "wave-layer", "speech-linear", "wave-two-positions"],
 )
 def test_padding_is_never_seen(model, x, lengths):
     run = ready(model, x, lengths)
@@ -66,10 +68,10 @@ def test_padding_is_never_seen(model, x, lengths):
     np.testing.assert_allclose(encoded.tokens[1, :n], short.tokens[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_hidden_speech_leaves_no_trace(causal):
+@pytest.mark.parametrize("fields", [{}, {"causal": True}, {"front_end": "linear"}])
+def test_hidden_speech_leaves_no_trace(fields):
     """The frames of a hidden token change no state at all, not even its neighbours'."""
-    run = ready(speech(causal=causal), MEL, MEL_LENGTHS)
+    run = ready(speech(**fields), MEL, MEL_LENGTHS)
     hidden = np.zeros((3, 5), bool)
     hidden[:, 1] = True
     other = MEL.copy()
@@ -77,6 +79,25 @@ def test_hidden_speech_leaves_no_trace(causal):
     a, b = run(MEL, MEL_LENGTHS, hidden), run(other, MEL_LENGTHS, hidden)
     np.testing.assert_array_equal(a.tokens, b.tokens)
     assert np.abs(run(MEL, MEL_LENGTHS).tokens - run(other, MEL_LENGTHS).tokens).max() > 1e-3
+
+
+def test_linear_front_end_against_the_formula():
+    """norm(x W + b + positions), the positions written as in arXiv 1706.03762."""
+    model = speech(front_end="linear")
+    params = jax.jit(model.init)(jax.random.key(0), MEL, MEL_LENGTHS)
+    assert "front_out" not in params["params"] and "local" not in params["params"]
+    front = params["params"]["front"]
+    for b, n in ((0, 5), (1, 3)):  # tokens of four frames
+        frames = np.zeros((20, 5))
+        frames[: MEL_LENGTHS[b]] = MEL[b, : MEL_LENGTHS[b]]
+        x = frames.reshape(5, 20)[:n] @ np.asarray(front["kernel"]) + np.asarray(front["bias"])
+        for t in range(n):
+            for i in range(4):
+                x[t, 2 * i] += np.sin(t / 10_000 ** (2 * i / 8))
+                x[t, 2 * i + 1] += np.cos(t / 10_000 ** (2 * i / 8))
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+        first = jax.jit(model.apply)(params, MEL, MEL_LENGTHS).layers[0]
+        np.testing.assert_allclose(first[b, :n], x, rtol=1e-4, atol=1e-5)
 
 
 def test_causal_speech_does_not_see_the_future():
@@ -183,6 +204,10 @@ def test_errors_name_the_field():
         speech().init(key, jnp.zeros((1, 8, 6)), jnp.array([8]))
     with pytest.raises(ValueError, match="valid: group, layer"):
         wave(norm="batch").init(key, AUDIO, AUDIO_LENGTHS)
+    with pytest.raises(ValueError, match="front_end='none'; valid: linear, local"):
+        speech(front_end="none").init(key, MEL, MEL_LENGTHS)
+    with pytest.raises(ValueError, match="position_layers=0"):
+        wave(position_layers=0).init(key, AUDIO, AUDIO_LENGTHS)
     with pytest.raises(ValueError, match="shorter than one token"):
         wave().init(key, AUDIO[:, :12], AUDIO_LENGTHS)
 

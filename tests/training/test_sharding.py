@@ -14,6 +14,7 @@ from taichu_jax.training.sharding import (
 )
 
 MESH = MeshShape(data=2, fsdp=2, tensor=2).make()
+ONES = {"data": 1, "fsdp": 1, "expert": 1, "sequence": 1, "tensor": 1}
 
 
 @pytest.mark.parametrize(
@@ -58,17 +59,57 @@ def test_table_and_state_agree_and_every_leaf_is_placed():
 
 
 def test_mesh_sizes():
-    assert dict(MeshShape().make().shape) == {"data": 8, "fsdp": 1, "tensor": 1}
-    assert dict(MeshShape(fsdp=-1, data=2).make().shape) == {"data": 2, "fsdp": 4, "tensor": 1}
+    assert dict(MeshShape().make().shape) == ONES | {"data": 8}
+    assert dict(MeshShape(fsdp=-1, data=2).make().shape) == ONES | {"data": 2, "fsdp": 4}
+    assert dict(MeshShape(data=1, expert=2, sequence=-1, tensor=2).make().shape) == (
+        ONES | {"expert": 2, "sequence": 2, "tensor": 2}
+    )
     assert MeshShape(data=2).make().size == 2
     for wrong in ({"data": 3, "tensor": -1}, {"data": 16}, {"data": -1, "fsdp": -1}, {"fsdp": 0}):
         with pytest.raises(UserError, match=r"config.mesh: .* 8 devices"):
             MeshShape(**wrong).make()
 
 
-def test_a_batch_is_split_over_data_and_fsdp():
+def test_neighbours_in_the_machine_are_neighbours_in_the_last_axis():
+    grid = MeshShape(data=2, fsdp=1, expert=2, tensor=2).make().devices
+    assert [d.id for d in grid.ravel()] == sorted(d.id for d in grid.ravel())
+    assert tuple(MeshShape().make().shape) == tuple(ONES)
+    assert [d.id for d in grid[0, 0, 0, 0]] == [0, 1]
+
+
+def test_a_batch_is_split_over_data_fsdp_and_expert():
     x = jax.device_put(np.arange(8.0), batch_sharding(MESH))
     assert {s.data.shape for s in x.addressable_shards} == {(2,)}
+    mesh = MeshShape(data=2, expert=2, sequence=2).make()
+    x = jax.device_put(np.arange(8.0), batch_sharding(mesh))
+    assert {s.data.shape for s in x.addressable_shards} == {(2,)}
+
+
+def test_what_follows_experts_is_split_as_they_are():
+    """Moments, teachers and scanned copies of the same parameters; routers are whole."""
+    mesh = MeshShape(data=1, fsdp=2, expert=2, tensor=2).make()
+    experts = {
+        "up": {"kernel": np.ones((4, 8, 16)), "bias": np.ones((4, 16))},
+        "down": {"kernel": np.ones((4, 16, 8))},
+        "router": {"kernel": np.ones((8, 4))},
+    }
+    want = {
+        "up": {"kernel": P("expert", "fsdp", "tensor"), "bias": P("expert", None)},
+        "down": {"kernel": P("expert", "tensor", "fsdp")},
+        "router": {"kernel": P(None, None)},
+    }
+    params = {"text": {"transformer": {"block_1": {"experts": experts}}}}
+    flat = {f"text/block_1/experts/{k}/kernel": v["kernel"] for k, v in experts.items()}
+    state = {"params": params, "teachers": {"byol": params}, "opt_state": {"mu": flat}}
+    got = jax.tree.map(lambda s: s.spec, state_sharding(state, mesh))
+    assert got["params"]["text"]["transformer"]["block_1"]["experts"] == want
+    assert got["teachers"]["byol"]["text"]["transformer"]["block_1"]["experts"] == want
+    assert got["opt_state"]["mu"] == {
+        f"text/block_1/experts/{k}/kernel": v["kernel"] for k, v in want.items()
+    }
+    scanned = partition("text/blocks/block_1/experts/down/kernel", (6, 4, 16, 8), mesh)
+    assert scanned == P(None, "expert", "tensor", "fsdp")
+    assert partition("a/experts/up/kernel", (3, 8, 16), mesh) == P(None, "fsdp", "tensor")
 
 
 @pytest.mark.parametrize(
@@ -80,4 +121,7 @@ def test_check_batch_names_sizes_that_work(size, accumulate, valid):
     text = str(caught.value)
     assert text.startswith(f"config.streams.pictures.batch_size={size}: not divisible by")
     assert text.endswith(f"valid: {valid}")
+    assert "data x fsdp x expert devices x accumulate" in text
     check_batch(MESH, "pictures", 16, accumulate)
+    with pytest.raises(UserError, match="not divisible by 8"):
+        check_batch(MeshShape(data=2, expert=4).make(), "pictures", 4)
