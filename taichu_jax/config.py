@@ -25,6 +25,8 @@ from ml_collections import ConfigDict
 from taichu_jax.errors import UserError
 
 KIND = "kind"
+_OURS = ("taichu_jax", "configs", "tests")
+_CONFIG_FILE = "taichu_config"  # a config file's module
 _LINEN_FIELDS = {"parent", "name"}  # set by Flax on every module, never by a config
 
 
@@ -74,7 +76,7 @@ def load(path: str) -> ConfigDict:
     if not pathlib.Path(file).is_file():
         near = sorted(map(str, pathlib.Path(file).parent.glob("[a-z]*.py"))) if file else []
         raise UserError(f"--config {file}: no such file; {choices(file, near)}")
-    module_spec = importlib.util.spec_from_file_location("taichu_config", file)
+    module_spec = importlib.util.spec_from_file_location(_CONFIG_FILE, file)
     if module_spec is None or module_spec.loader is None:
         raise UserError(f"--config {file}: is not a Python file")
     module = importlib.util.module_from_spec(module_spec)
@@ -216,13 +218,32 @@ def _plain(value: Any) -> Any:
 
 
 def _import(kind: str) -> Any:
-    module, _, name = kind.partition(":")
-    if not module.startswith(("taichu_jax.", "configs.", "taichu_config", "tests.")):
+    """The class of a spec. Configs come with downloaded runs: nothing else may be imported or called.
+
+    A class counts where it is defined, so that a module's imports cannot be reached through it.
+    """
+    module, _, name = str(kind).partition(":")
+    if not _is_ours(module):
         raise UserError(f"kind={kind!r}: only classes of taichu_jax can be built from a config")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"kind={kind!r}: {error}") from error
+    is_class = isinstance(found, type) and dataclasses.is_dataclass(found)
+    if not is_class or found.__module__ != module:
+        raise UserError(f"kind={kind!r}: is not a dataclass that {module} defines")
+    return found
+
+
+def _is_ours(module: str) -> bool:
+    """Whether a module is a file of this project, or the config file that was named to this program."""
+    if module == _CONFIG_FILE:
+        return module in sys.modules
+    package, *rest = parts = module.split(".")
+    if package not in _OURS or not rest or not all(map(str.isidentifier, parts)):
+        return False
+    path = pathlib.Path(__file__).parents[1].joinpath(*parts)
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
 def _child(node: Any, part: str, where: str) -> Any:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import sys
 
 import pytest
 from ml_collections import ConfigDict
@@ -111,10 +113,46 @@ def test_errors_of_a_constructor_name_the_key():
         build(written)
 
 
-@pytest.mark.parametrize("kind", ["os:system", "taichu_jax.config:nothing", "taichu_jax.none:X"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "os:system",
+        "taichu_jax.config:nothing",
+        "taichu_jax.none:X",
+        "taichu_jax.training.files:write_whole",  # a function
+        "taichu_jax.training.files:Path",  # a class, but of another module
+        "taichu_jax.evals.evaluate:shutil",  # a module
+        "taichu_jax.training.optim:AdamW.__init__",
+        "taichu_jax.training.run:Experiment",  # where it is imported, not where it is defined
+        "taichu_jax.errors:UserError",  # not a dataclass
+        "taichu_config:X",  # no config file was named to this program
+        "taichu_config_of_mine:X",
+        "configs.none:X",
+        "tests.../tmp/x:X",
+        "taichu_jax:config",
+        ":",
+        "",
+    ],
+)
 def test_only_the_projects_own_classes_can_be_built(kind):
-    with pytest.raises(UserError, match=f"kind='{kind}'"):
+    sys.modules.pop("taichu_config", None)
+    with pytest.raises(UserError, match=re.escape(f"kind={kind!r}")):
         build(ConfigDict({"kind": kind}))
+
+
+def test_a_module_that_is_not_the_projects_is_not_even_imported(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("taichu_config", "taichu_jax_evil"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    sys.modules.pop("taichu_config", None)
+    for kind in ("taichu_config:X", "taichu_jax_evil:X", "configs.evil:X", "taichu_jax_evil.a:X"):
+        with pytest.raises(UserError, match="only classes of taichu_jax"):
+            build(ConfigDict({"kind": kind}))
+        with pytest.raises(UserError, match="only classes of taichu_jax"):
+            completed(ConfigDict({"part": {"kind": kind}}))
+    assert not (tmp_path / "ran").exists()
 
 
 # ------------------------------------------------------------------------------------- override

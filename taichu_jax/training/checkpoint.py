@@ -39,6 +39,9 @@ class Checkpoints:
     Args:
       run_dir: the run's folder.
       keep: how many of the newest stay.
+
+    Raises:
+      UserError: the folder cannot be written.
     """
 
     def __init__(self, run_dir: str | Path, keep: int = 2):
@@ -47,7 +50,10 @@ class Checkpoints:
         self._saving: threading.Thread | None = None
         self._error: Exception | None = None
         if jax.process_index() == 0:
-            (self.folder / _SEALS).mkdir(parents=True, exist_ok=True)
+            try:
+                (self.folder / _SEALS).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise _cannot_write(self.folder, error) from error
             for unfinished in self.folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -57,15 +63,20 @@ class Checkpoints:
         Args:
           state: the state after `step` updates.
           metadata: JSON values that are stored along.
+
+        Raises:
+          UserError: this one or the one before could not be written.
         """
         self.wait()
-        if jax.process_index() == 0:
-            self._seal(step).unlink(missing_ok=True)
         try:
+            if jax.process_index() == 0:
+                _remove(self._seal(step))
+                if not (self.folder / str(step)).is_dir():
+                    _remove(self.folder / str(step))
             response = ocp.save_checkpointables_async(
                 self.folder / str(step), _split(state), overwrite=True, custom_metadata=metadata
             )
-        except OSError as error:
+        except Exception as error:  # TensorStore's and Orbax's are of many kinds
             raise _cannot_write(self.folder, error) from error
         self._saving = threading.Thread(target=self._finish, args=(step, response), daemon=True)
         self._saving.start()
@@ -79,6 +90,10 @@ class Checkpoints:
         if self._saving is not None:
             self._saving.join()
             self._saving = None
+        self.check()
+
+    def check(self) -> None:
+        """Like `wait`, of what is known by now; does not wait."""
         if self._error is not None:
             error, self._error = self._error, None
             raise _cannot_write(self.folder, error) from error
@@ -101,7 +116,7 @@ class Checkpoints:
             step, skipped = newest(self.folder)
             for later in steps(self.folder):
                 if step >= 0 and later > step:  # damaged: it must not count among the newest
-                    self._seal(later).unlink(missing_ok=True)
+                    _remove(self._seal(later))
         if jax.process_count() > 1:  # one process decides, so that all read the same step
             step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
         if step < 0:
@@ -129,8 +144,8 @@ class Checkpoints:
         sealed = [step for step in steps(self.folder) if self._seal(step).is_file()]
         for step in steps(self.folder):
             if step < min(sealed[: self._keep]):
-                self._seal(step).unlink(missing_ok=True)
-                shutil.rmtree(self.folder / str(step), ignore_errors=True)
+                _remove(self._seal(step))
+                _remove(self.folder / str(step))
 
     def _seal(self, step: int) -> Path:
         return self.folder / _SEALS / f"{step}.json"
@@ -155,7 +170,7 @@ def load_params(run_dir: str | Path, step: int | None = None) -> tuple[int, PyTr
         valid = ", ".join(map(str, steps(folder))) or "(none)"
         raise UserError(f"{run_dir}: checkpoint {step}: {reason}; there are: {valid}")
     where = folder / str(step)
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), _saved_params(where)
     )
@@ -174,7 +189,7 @@ def newest(folder: Path) -> tuple[int, list[str]]:
         reason = damage(folder, step)
         if not reason:
             return step, skipped
-        sealed |= (folder / _SEALS / f"{step}.json").is_file()
+        sealed |= (folder / _SEALS / f"{step}.json").exists()
         skipped.append(f"checkpoint {step} is passed over: {reason}")
     if sealed:
         raise UserError(f"{folder}: no checkpoint is whole: {'; '.join(skipped)}")
@@ -193,27 +208,36 @@ def seal(folder: Path, step: int) -> None:
     root = folder / str(step)
     files = sorted(p for p in root.rglob("*") if p.is_file())
     content = {p.relative_to(root).as_posix(): [p.stat().st_size, _sha256(p)] for p in files}
-    write_whole(folder / _SEALS / f"{step}.json", json.dumps(content, indent=1) + "\n")
+    write_whole(folder / _SEALS / f"{step}.json", _manifest(content))
 
 
 def damage(folder: Path, step: int) -> str:
     """What is wrong with a checkpoint; empty if every file is what its manifest says."""
     manifest = folder / _SEALS / f"{step}.json"
-    if not manifest.is_file():
+    if not manifest.exists():
         there = (folder / str(step)).is_dir()
         return (
             "its save was not completed (no manifest)" if there else "there is no such checkpoint"
         )
     try:
-        files = json.loads(manifest.read_text("utf8"))
+        text = manifest.read_text("utf8")
+        files = json.loads(text)
         expected = [(folder / str(step) / name, *files[name]) for name in files]
+        if not all(len(entry) == 3 and _is_inside(folder, entry[0]) for entry in expected):
+            return "its manifest is damaged"
+    except OSError as error:
+        return f"its manifest cannot be read ({error.strerror})"
     except (ValueError, TypeError, AttributeError):
         return "its manifest is damaged"
     if not expected:
         return "its manifest is empty"
+    if text != _manifest(files):  # it is read, but is not what `seal` writes
+        return "its manifest is damaged"
     for path, size, digest in expected:
         name = path.relative_to(folder)
         try:
+            if path.is_dir():
+                return f"{name} is a folder"
             if path.stat().st_size != size:
                 return f"{name} has {path.stat().st_size} bytes instead of {size}"
             if _sha256(path) != digest:
@@ -223,6 +247,14 @@ def damage(folder: Path, step: int) -> str:
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
     return ""
+
+
+def _is_inside(folder: Path, path: Path) -> bool:
+    return path.is_relative_to(folder) and ".." not in path.parts
+
+
+def _manifest(files: Mapping[str, Any]) -> str:
+    return json.dumps(files, indent=1) + "\n"
 
 
 def misfit(saved: PyTree, wanted: PyTree) -> str:
@@ -257,11 +289,20 @@ def _check_params(where: Path, wanted: PyTree) -> None:
         raise UserError(f"{where}: does not fit this config: {reason}")
 
 
+def _remove(path: Path) -> None:
+    """Whatever it is: what should be a file may have become a folder, and the other way round."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _cannot_write(folder: Path, error: Exception) -> UserError:
-    reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+    told = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    reason = told.splitlines()[0]
     return UserError(f"{folder}: cannot write a checkpoint: {reason}")

@@ -3,6 +3,7 @@
 config.json         the config, as it is now
 tokenizer.json      the vocabulary, where the tokenizer has one
 checkpoints/        see checkpoint.py
+non_finite/         see non_finite.py
 losses.jsonl, metrics.jsonl, tensorboard/    see metrics.py
 """
 
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 from taichu_jax.config import completed, differences, from_json, to_json
 from taichu_jax.errors import UserError
 from taichu_jax.training.experiment import defaults
-from taichu_jax.training.files import PARTIAL, write_whole
+from taichu_jax.training.files import PARTIAL, write_whole, writing
 
 CONFIG, TOKENIZER, LOCK = "config.json", "tokenizer.json", "lock"
 
@@ -36,7 +37,10 @@ MAY_CHANGE = (
     "data.workers",
     "data.dir",
     "data.source",
+    "data.damaged_share",
     "evaluations",
+    "non_finite",
+    "non_finite_limit",
 )
 _MOST_SHOWN = 5
 
@@ -54,6 +58,11 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path, config: ConfigDict, resume: bool = True):
+        if "://" in str(path):
+            raise UserError(
+                f"run_dir={path}: must be a folder of a file system; mount the storage "
+                "(docs/scaling.md)"
+            )
         self.path = Path(path)
         self._config, self._resume = config, resume
         self._lock: TextIO | None = None
@@ -119,11 +128,14 @@ def load_config(run_dir: str | Path) -> ConfigDict:
         config = completed(from_json(path.read_text("utf8")))
     except FileNotFoundError as error:
         raise UserError(f"{run_dir}: holds no run (no {CONFIG})") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     for key, default in defaults().items():
         if key not in config:
             config[key] = default
+    for key, default in defaults().data.items():
+        if key not in config.data:
+            config.data[key] = default
     return config
 
 
@@ -133,6 +145,9 @@ def ready_tokenizer(run_dir: str | Path, settings: Any, data_dir: str | Path | N
     Args:
       settings: `Experiment.tokenizer`.
       data_dir: what a vocabulary that is not there yet is learnt from; None: it must be there.
+
+    Raises:
+      UserError: it is not there, or cannot be written.
     """
     fields = {f.name for f in dataclasses.fields(settings)} if settings is not None else set()
     if "file" not in fields:  # none, or one without a vocabulary
@@ -143,8 +158,9 @@ def ready_tokenizer(run_dir: str | Path, settings: Any, data_dir: str | Path | N
             raise UserError(f"{run_dir}: holds no {TOKENIZER}")
         trained = settings.load(data_dir)
         partial = stored.with_name(stored.name + PARTIAL)
-        shutil.copyfile(trained.file, partial)
-        partial.replace(stored)
+        with writing(stored):
+            shutil.copyfile(trained.file, partial)
+            partial.replace(stored)
     return dataclasses.replace(settings, file=str(stored)).load(data_dir)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -15,32 +16,38 @@ from taichu_jax.config import to_json
 from taichu_jax.data.loader import Loader
 from taichu_jax.training.checkpoint import Checkpoints
 from taichu_jax.training.datasets import prepare_data
-from taichu_jax.training.directory import RunDirectory
+from taichu_jax.training.directory import CONFIG, RunDirectory
 from taichu_jax.training.experiment import Experiment
 from taichu_jax.training.feed import Feed
 from taichu_jax.training.metrics import Clock, Journal, Meter
+from taichu_jax.training.non_finite import NonFinite
 from taichu_jax.training.optim import paths
+from taichu_jax.training.processes import check_shared, fatal_to_all, shared_fate
 from taichu_jax.training.progress import ProgressLine
 from taichu_jax.training.restore import restore_networks
 from taichu_jax.training.runtime import Interrupt
+from taichu_jax.training.sharding import held_rows
 from taichu_jax.training.state import TrainState
 from taichu_jax.training.teachers import restore_teachers
 
 
+@shared_fate()
 def train(config: ConfigDict, run_dir: str | Path, *, resume: bool = True) -> Path:
     """Trains to `config.steps`, from where the folder's newest good checkpoint left off.
 
-    SIGTERM or Ctrl-C: the current step is finished and saved, and the function returns.
+    SIGTERM or Ctrl-C: the current step is finished and saved, and the function returns. With several
+    processes, an error in one ends all; see processes.py.
 
     Args:
       run_dir: where all that the run leaves goes; see directory.py.
       resume: False refuses a folder that is not empty.
 
     Raises:
-      UserError: see `Experiment.from_config`, `RunDirectory`, `Checkpoints`, `Journal.write`.
+      UserError: see `Experiment.from_config`, `RunDirectory`, `Checkpoints`, `Journal`, `NonFinite`.
     """
     experiment = Experiment.from_config(config)
     with RunDirectory(run_dir, config, resume) as directory, contextlib.ExitStack() as closing:
+        check_shared(directory.path / CONFIG, to_json(config))
         prepare_data(experiment.streams, config.data)
         tokenizer = directory.tokenizer(experiment.tokenizer)
         checkpoints = Checkpoints(directory.path, config.checkpoints_kept)
@@ -55,24 +62,27 @@ def train(config: ConfigDict, run_dir: str | Path, *, resume: bool = True) -> Pa
         if jax.process_index() == 0:
             journal = Journal(directory.path, start)
             closing.callback(journal.close)
-            if journal.missing:
-                progress.say(f"{journal.missing} of the {start} steps so far lack their records")
+            for note in journal.notes:
+                progress.say(note)
         loader = Loader(
             experiment.streams,
             config.data.dir,
             tokenizer,
             seed=config.seed,
             start_step=start,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            rows=functools.partial(held_rows, experiment.mesh),
             threads=config.data.threads,
             workers=config.data.workers,
+            damaged_share=config.data.damaged_share,
         )
         closing.callback(loader.close)
         feed = Feed(loader, experiment.mesh)
         closing.callback(feed.close)
-        with Interrupt() as interrupt:
-            done = _steps(experiment, state, start, feed, journal, checkpoints, progress, interrupt)
+        with Interrupt() as interrupt, fatal_to_all():
+            watch = NonFinite(directory.path, config.non_finite, config.non_finite_limit)
+            done = _steps(
+                experiment, state, start, feed, journal, watch, checkpoints, progress, interrupt
+            )
         if done < config.steps:
             progress.say(f"stopped and saved at step {done}; the same command goes on from there")
         else:
@@ -86,6 +96,7 @@ def _steps(
     start: int,
     feed: Feed,
     journal: Journal | None,
+    watch: NonFinite,
     checkpoints: Checkpoints,
     progress: ProgressLine,
     interrupt: Interrupt,
@@ -101,6 +112,7 @@ def _steps(
             journal.show(batch)
         state, metrics = train_step(state, batch)
         meter.add(done, metrics)
+        watch.add(done, batch)
         done += 1
         progress.advance(done)
         if done == start + 1:
@@ -110,8 +122,12 @@ def _steps(
         if save or done % config.log_every == 0:
             losses, means = meter.take()
             means = {"step": done, "time": time.time()} | clock.take(done, feed.lost) | means
+            rows, error = watch.look(losses)
             if journal:
-                journal.write(losses, means)
+                journal.write(rows, None if error else means)
+            if error:
+                raise error
+            checkpoints.check()
             if last or done % config.log_every == 0:
                 progress.log(done, means)
         if save:  # after the losses: what a checkpoint follows is on the disk, and finite

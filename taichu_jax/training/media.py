@@ -6,16 +6,14 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from taichu_jax.data.audio import RATE
+from taichu_jax.training.board import Board
 
 SHOWN = 8  # rows of a batch
 
 
-def show_batch(
-    board: SummaryWriter, batch: Mapping[str, Mapping[str, jax.Array]], step: int
-) -> None:
+def show_batch(board: Board, batch: Mapping[str, Mapping[str, jax.Array]], step: int) -> None:
     """Adds the first rows of every stream: pictures, spectrograms as pictures, samples as sound.
 
     Args:

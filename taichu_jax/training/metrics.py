@@ -1,6 +1,7 @@
 """What a run writes down: every step's losses, and means of all metrics at intervals.
 
-    RUN/losses.jsonl     one line per step: {"step": 0, "loss": 5.1, "mlm/loss": 5.1, ...}
+    RUN/losses.jsonl     one line per step: {"step": 0, "loss": 5.1, "mlm/loss": 5.1, ...}; null in a
+                         step that was skipped, for what was not finite
     RUN/metrics.jsonl    one line per interval: {"step": 20, "time": ..., "rate": ..., "loss": ...}
     RUN/tensorboard/     the same means for TensorBoard, and the first batch to look at and listen to
 
@@ -13,19 +14,18 @@ from a checkpoint first cuts off what comes after it.
 from __future__ import annotations
 
 import collections
-import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tensorboardX import SummaryWriter
 
-from taichu_jax.errors import UserError
+from taichu_jax.training.board import Board
 from taichu_jax.training.files import JsonLines
 from taichu_jax.training.media import show_batch
+from taichu_jax.training.non_finite import SKIPPED, is_watched
 
 MOST_IN_FLIGHT = 2  # steps that are given to the device before the oldest of them is done
 LOSSES, METRICS, TENSORBOARD = "losses.jsonl", "metrics.jsonl", "tensorboard"
@@ -54,7 +54,10 @@ class Meter:
         return not self._in_flight or self._in_flight[-1].is_ready()  # type: ignore[attr-defined]
 
     def take(self) -> tuple[list[dict[str, float]], dict[str, float]]:
-        """(losses of every step, means of all metrics) since the last call; waits for the device."""
+        """(losses of every step, means of all metrics) since the last call; waits for the device.
+
+        Steps that were skipped are counted, and are in no mean.
+        """
         numbers = [step for step, _ in self._steps]
         # [steps, metrics, (sum, count)]; sums of float32 are added in float64.
         values = np.stack(jax.device_get([packed for _, packed in self._steps])).astype(np.float64)
@@ -62,11 +65,15 @@ class Meter:
         self._in_flight.clear()
         losses = [
             {"step": number}
-            | {k: float(s / n) for k, (s, n) in zip(self._names, row, strict=True) if _is_loss(k)}
+            | {k: float(s / n) for k, (s, n) in zip(self._names, row, strict=True) if is_watched(k)}
             for number, row in zip(numbers, values, strict=True)
         ]
+        counts = {}
+        if SKIPPED in self._names:
+            skipped = values[:, self._names.index(SKIPPED), 0] > 0
+            values, counts = values[~skipped], {SKIPPED: int(skipped.sum())}
         totals = zip(self._names, values.sum(0), strict=True)
-        return losses, {k: float(s / n) for k, (s, n) in totals if n != 0}
+        return losses, {k: float(s / n) for k, (s, n) in totals if n != 0} | counts
 
 
 class Journal:
@@ -75,33 +82,39 @@ class Journal:
     Args:
       run_dir: where they lie.
       start: updates that are done already; what the files say beyond is cut off.
+
+    Attributes:
+      notes: what is to be told of the files.
+
+    Raises (everything that writes):
+      UserError: a file cannot be written.
     """
 
     def __init__(self, run_dir: Path, start: int):
-        self._losses = JsonLines(run_dir / LOSSES, lambda row: row["step"] < start)
-        self._metrics = JsonLines(run_dir / METRICS, lambda row: row["step"] <= start)
-        self._board = SummaryWriter(
-            str(run_dir / TENSORBOARD), purge_step=start + 1 if start else None
-        )
+        self._losses = JsonLines(run_dir / LOSSES, lambda step: step < start)
+        self._metrics = JsonLines(run_dir / METRICS, lambda step: step <= start)
+        self._board = Board(run_dir / TENSORBOARD, purge_step=start + 1 if start else None)
         self.missing = start - self._losses.rows
+        self.notes = []
+        for name, file in ((LOSSES, self._losses), (METRICS, self._metrics)):
+            if file.damaged:
+                self.notes.append(f"{name}: {file.damaged} damaged lines are dropped")
+        if self.missing:
+            self.notes.append(f"{self.missing} of the {start} steps so far lack their records")
 
-    def write(self, losses: list[dict[str, float]], means: Mapping[str, float]) -> None:
-        """Adds an interval; `means` holds its step and time too.
-
-        Raises:
-          UserError: a loss is not finite. What came before is written.
-        """
-        good = [row for row in losses if all(map(math.isfinite, row.values()))]
-        first_bad = next((row for row in losses if row not in good), None)
-        if first_bad is not None:
-            good = [row for row in losses if row["step"] < first_bad["step"]]
-        self._losses.append(good)
-        if first_bad is not None:
-            raise _not_finite(first_bad)
+    def write(
+        self,
+        losses: Sequence[Mapping[str, float | None]],
+        means: Mapping[str, float] | None,
+    ) -> None:
+        """Adds an interval; `means` holds its step and time too, None where there are none."""
+        self._losses.append(losses)
+        if means is None:
+            return
         self._metrics.append([means])
         for name, value in means.items():
             if name not in ("step", "time"):
-                self._board.add_scalar(name, value, means["step"], means["time"])
+                self._board.add_scalar(name, value, int(means["step"]), means["time"])
         self._board.flush()
 
     def show(self, batch: Mapping[str, Mapping[str, jax.Array]]) -> None:
@@ -125,9 +138,11 @@ class Clock:
 
     def take(self, step: int, lost: float) -> dict[str, float]:
         """The interval's numbers, at `step` updates done and `lost` seconds waited for data."""
-        seconds = max(time.monotonic() - self._since, 1e-9)
-        result = {"loader_wait": min((lost - self._lost) / seconds, 1.0)}
-        if step > self._step:  # none was timed in an interval of one step that was compiled
+        seconds = time.monotonic() - self._since
+        result = {"loader_wait": 0.0}
+        if seconds > 0:  # a clock may stand still, or be set back
+            result["loader_wait"] = min(max(lost - self._lost, 0.0) / seconds, 1.0)
+        if seconds > 0 and step > self._step:  # else none was timed: a first step compiles
             result["rate"] = (step - self._step) / seconds
         self.restart(step, lost)
         return result
@@ -138,21 +153,4 @@ def _pack(metrics: Mapping[str, tuple[jax.Array, jax.Array]]) -> jax.Array:
     """[metrics, 2] float32: one transfer instead of many."""
     return jnp.stack(
         [jnp.stack([jnp.float32(x) for x in metrics[name]]) for name in sorted(metrics)]
-    )
-
-
-def _is_loss(name: str) -> bool:
-    return name in ("loss", "gradient_norm") or name.endswith("/loss")
-
-
-def _not_finite(row: Mapping[str, float]) -> UserError:
-    bad = [k for k, v in row.items() if not math.isfinite(v)]
-    names = [k.removesuffix("/loss") for k in bad if k.endswith("/loss")]
-    if names:
-        what = f"the loss of objective {', '.join(names)} is"
-    else:
-        what = f"{' and '.join(bad)} {'is' if len(bad) == 1 else 'are'}"
-    return UserError(
-        f"step {row['step']}: {what} not finite ({row[bad[0]]}); a lower learning rate or "
-        "config.optimizer.clip may help"
     )

@@ -10,7 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from taichu_jax.training.non_finite import SKIPPED
+
 _MOST_SHOWN = 5
+_LONGEST = datetime.timedelta(days=9999)  # that is shown; a step after a long sleep looks slow
 
 
 class ProgressLine:
@@ -62,6 +65,8 @@ class ProgressLine:
             others.sort(key=lambda name: -abs(means.get(name, 0.0)))
             self._names = (first, *others[: _MOST_SHOWN - 1])
         shown = [f"{name} {means[name]:.4g}" for name in self._names if name in means]
+        if means.get(SKIPPED):
+            shown.append(f"{means[SKIPPED]:.0f} steps skipped")
         rate = f"{means['rate']:.3g} steps/s" if "rate" in means else "compiled"
         if self._live is not None:
             self._live.update(self._task, rate=rate, losses=", ".join(shown))
@@ -70,7 +75,8 @@ class ProgressLine:
                 shown.append(f"waits for data {means['loader_wait']:.0%}")
             shown.append(rate)
             if "rate" in means:
-                left = round((self._total - step) / means["rate"])
+                left = (self._total - step) / means["rate"]
+                left = min(round(left), _LONGEST.total_seconds())
                 shown.append(f"{datetime.timedelta(seconds=left)} left")
             print(", ".join([f"step {step}/{self._total}", *shown]), flush=True)
 

@@ -13,6 +13,7 @@ from taichu_jax.errors import UserError
 from taichu_jax.training import checkpoint
 from taichu_jax.training.checkpoint import Checkpoints, damage, load_params, newest, steps
 from taichu_jax.training.experiment import Experiment
+from taichu_jax.training.loop import train
 from taichu_jax.training.state import TrainState
 from tests.training import tiny
 
@@ -90,21 +91,82 @@ def test_a_save_holds_the_state_of_its_step_though_the_buffers_are_given_away(tm
     jax.tree.map(np.testing.assert_array_equal, plain(restored.params), expected)
 
 
-def test_a_changed_byte_in_any_file_is_found(run):
+def flip(position):
+    def damaged(path, content):
+        at = position % len(content)
+        path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+
+    return damaged
+
+
+def replace_by_a_folder(path, content):
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = {
+    "first byte": flip(0),
+    "middle byte": lambda path, content: flip(len(content) // 2)(path, content),
+    "last byte": flip(-1),
+    "short of a byte": lambda path, content: path.write_bytes(content[:-1]),
+    "emptied": lambda path, content: path.write_bytes(b""),
+    "deleted": lambda path, content: path.unlink(),
+    "a folder": replace_by_a_folder,
+}
+
+
+def test_every_damage_to_every_file_is_found_and_named(run):
     folder = run / "checkpoints"
-    files = sorted(p for p in (folder / "12").rglob("*") if p.is_file() and p.stat().st_size)
+    manifest = folder / "_integrity" / "12.json"
+    files = sorted(p for p in (folder / "12").rglob("*") if p.is_file())
     assert len(files) > 10
-    for file in files:
+    cases = 0
+    for file in [*files, manifest]:
         content = file.read_bytes()
-        middle = len(content) // 2
-        file.write_bytes(content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :])
-        step, notes = newest(folder)
-        assert step == 9
-        assert notes == [
-            f"checkpoint 12 is passed over: {file.relative_to(folder)} has changed (sha256)"
-        ]
-        file.write_bytes(content)
+        for name, damaged in DAMAGES.items():
+            if not content and name != "deleted" and name != "a folder":
+                continue  # there is nothing to change in an empty file
+            damaged(file, content)
+            step, notes = newest(folder)
+            assert step == 9, (file, name)
+            (note,) = notes
+            assert note.startswith("checkpoint 12 is passed over: ")
+            # A digit of a hash in the manifest may be what changed: then it is that file's.
+            assert file == manifest or str(file.relative_to(folder)) in note
+            if file.is_dir():
+                file.rmdir()
+            file.write_bytes(content)
+            cases += 1
+    assert cases > 7 * 10
     assert newest(folder) == (12, [])
+
+
+def test_every_bit_of_the_manifest_counts(run):
+    manifest = run / "checkpoints/_integrity/12.json"
+    content = bytearray(manifest.read_bytes())
+    for position in range(0, len(content), 37):
+        for bit in range(8):
+            content[position] ^= 1 << bit
+            manifest.write_bytes(content)
+            assert damage(run / "checkpoints", 12), (position, bit)
+            content[position] ^= 1 << bit
+
+
+@pytest.mark.parametrize("what", ["the manifest", "a file", "the checkpoint", "all of it"])
+def test_a_run_goes_on_over_what_is_of_another_kind(run, what):
+    """A folder where a file should be, and the other way round."""
+    folder = run / "checkpoints"
+    manifest, checkpoint = folder / "_integrity/12.json", folder / "12"
+    if what in ("the manifest", "all of it"):
+        replace_by_a_folder(manifest, b"")
+    if what == "a file":
+        replace_by_a_folder(checkpoint / "params/_METADATA", b"")
+    if what in ("the checkpoint", "all of it"):
+        shutil.rmtree(checkpoint)
+        checkpoint.write_text("")
+    train(tiny.on_one_device(), run)
+    assert newest(folder) == (12, [])
+    assert tiny.losses(run) == tiny.losses(tiny.finished_run())
 
 
 def test_missing_and_torn_files_are_found(run):
@@ -129,6 +191,9 @@ def test_missing_and_torn_files_are_found(run):
         ('{"params/_METADATA": 12}', "its manifest is damaged"),
         ("[]", "its manifest is empty"),
         ("{}", "its manifest is empty"),
+        ('{"params/_METADATA": [1, "a", 3]}', "its manifest is damaged"),
+        ('{"../../config.json": [1, "a"]}', "its manifest is damaged"),
+        ('{"/etc/hostname": [1, "a"]}', "its manifest is damaged"),
     ],
 )
 def test_a_checkpoint_without_a_good_manifest_does_not_count(run, manifest, reason):
@@ -144,6 +209,10 @@ def test_nothing_saved_is_no_state_but_all_damaged_is_an_error(run, tmp_path):
     for step in (9, 12):
         (folder / str(step) / "params/_METADATA").unlink()
     with pytest.raises(UserError, match=r"no checkpoint is whole: checkpoint 12 .*checkpoint 9 "):
+        newest(folder)
+    for step in (9, 12):
+        replace_by_a_folder(folder / f"_integrity/{step}.json", b"")
+    with pytest.raises(UserError, match=r"12 is passed over: its manifest cannot be read"):
         newest(folder)
     shutil.rmtree(folder / "_integrity")  # as if no save had ever been completed
     step, notes = newest(folder)

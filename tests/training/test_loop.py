@@ -27,8 +27,8 @@ INSTANTS = (
     "before_seal:3",
     "in_save:3",
     "torn_line:5",
-    "after_step:8",
-    "in_save:9",
+    "in_seal:6",
+    "in_prune:0",
 )
 
 

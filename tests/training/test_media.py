@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import jax.numpy as jnp
 import numpy as np
-from tensorboardX import SummaryWriter
 
+from taichu_jax.training.board import Board
 from taichu_jax.training.media import _grey, show_batch
 from tests import batches, events
 
@@ -13,7 +15,7 @@ from tests import batches, events
 def test_pictures_spectrograms_and_sound_are_shown(tmp_path):
     fields = batches.image() | batches.mel() | batches.waveform()
     batch = {"stream": {name: jnp.asarray(value) for name, value in fields.items()}}
-    with SummaryWriter(str(tmp_path)) as board:
+    with contextlib.closing(Board(tmp_path)) as board:
         show_batch(board, batch, 0)
     found = events.tags(tmp_path)
     kinds = {tag.split("/")[2]: kind for tag, kind in found.items()}

@@ -75,37 +75,60 @@ def test_waits_only_for_the_oldest_of_three_steps(monkeypatch):
 def test_lines_beyond_the_checkpoint_and_torn_ones_are_cut_off(tmp_path):
     path = tmp_path / "lines"
     path.write_text('{"step": 0}\n{"step": 1}\n{"step": 2}\n{"step": 3, "lo')
-    lines = JsonLines(path, lambda row: row["step"] < 9)
+    lines = JsonLines(path, lambda step: step < 9)
     assert lines.rows == 3
     lines.append([{"step": 3}])
     lines.close()
     assert path.read_text() == '{"step": 0}\n{"step": 1}\n{"step": 2}\n{"step": 3}\n'
-    lines = JsonLines(path, lambda row: row["step"] < 2)
+    lines = JsonLines(path, lambda step: step < 2)
     assert path.read_text() == '{"step": 0}\n{"step": 1}\n'
     lines.close()
     path.write_text('{"step": 0}\n{"step": 1}')  # whole, but perhaps of a longer number
-    JsonLines(path, lambda row: True).close()
+    JsonLines(path, lambda step: True).close()
     assert path.read_text() == '{"step": 0}\n'
     assert [p.name for p in tmp_path.iterdir()] == ["lines"]
 
 
-def test_a_journal_stops_at_the_first_number_that_is_none(tmp_path):
-    journal = Journal(tmp_path, 0)
-    rows = [{"step": 0, "loss": 1.0, "b/loss": 1.0}, {"step": 1, "loss": 2.0, "b/loss": 1.0}]
-    bad = {"step": 2, "loss": float("inf"), "a/loss": 1.0, "b/loss": float("inf")}
-    with pytest.raises(UserError, match=r"^step 2: the loss of objective b is not finite \(inf\)"):
-        journal.write([*rows, bad, {"step": 3, "loss": 1.0, "b/loss": 1.0}], {"step": 4})
+@pytest.mark.parametrize(
+    "line", [b'{"step": 2', b"\xff\xfe", b"[2]", b'{"loss": 2}', b'{"step": "2"}']
+)
+def test_a_damaged_line_costs_no_other(tmp_path, line):
+    path = tmp_path / metrics.LOSSES
+    path.write_bytes(b'{"step": 0}\n{"step": 1}\n' + line + b'\n{"step": 3}\n{"step": 4}\n')
+    journal = Journal(tmp_path, 4)
     journal.close()
-    written = [json.loads(line) for line in (tmp_path / metrics.LOSSES).open()]
-    assert written == rows
+    assert path.read_text() == '{"step": 0}\n{"step": 1}\n{"step": 3}\n'
+    assert journal.notes == [
+        "losses.jsonl: 1 damaged lines are dropped",
+        "1 of the 4 steps so far lack their records",
+    ]
+
+
+def test_an_interval_without_means_leaves_its_losses(tmp_path):
+    journal = Journal(tmp_path, 0)
+    journal.write([{"step": 0, "loss": None}], None)
+    journal.close()
+    assert (tmp_path / metrics.LOSSES).read_text() == '{"step": 0, "loss": null}\n'
     assert (tmp_path / metrics.METRICS).read_text() == ""
 
 
-def test_gradients_that_are_not_finite_stop_a_run_too(tmp_path):
-    journal = Journal(tmp_path, 0)
-    with pytest.raises(UserError, match="step 0: gradient_norm is not finite"):
-        journal.write([{"step": 0, "loss": 1.0, "gradient_norm": float("nan")}], {"step": 1})
-    journal.close()
+def test_skipped_steps_are_counted_and_in_no_mean():
+    meter = Meter()
+    for step, (loss, skipped) in enumerate([(1.0, 0.0), (float("nan"), 1.0), (3.0, 0.0)]):
+        told = {"loss": loss, "skipped_steps": skipped}
+        meter.add(step, {k: (jnp.float32(v), jnp.ones(())) for k, v in told.items()})
+    losses, means = meter.take()
+    assert means == {"loss": 2.0, "skipped_steps": 1}
+    assert [row["step"] for row in losses] == [0, 1, 2] and np.isnan(losses[1]["loss"])
+    meter.add(
+        3,
+        {k: (jnp.float32(v), jnp.ones(())) for k, v in told.items()}
+        | {
+            "loss": (jnp.float32("inf"), jnp.ones(())),
+            "skipped_steps": (jnp.ones(()), jnp.ones(())),
+        },
+    )
+    assert meter.take()[1] == {"skipped_steps": 1}
 
 
 def test_a_journal_goes_on_where_the_checkpoint_is(tmp_path):
@@ -144,6 +167,16 @@ def test_the_clock_counts_steps_and_the_share_that_was_lost():
     assert 0 < numbers["rate"] < 50
     assert 0 < numbers["loader_wait"] <= 0.5
     assert clock.take(15, 3.05) == {"loader_wait": 0}
+
+
+@pytest.mark.parametrize("seconds", [0.0, -5.0])
+def test_a_clock_that_stands_still_or_goes_back_gives_no_rate(monkeypatch, seconds):
+    now = iter([100.0, 100.0, 100.0 + seconds, 200.0])
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: next(now, 300.0))
+    clock = Clock()
+    clock.restart(10, 5.0)
+    assert clock.take(20, 3.0) == {"loader_wait": 0}  # nor a negative wait
+    assert clock.take(20, 4.0)["loader_wait"] >= 0
 
 
 def test_only_time_in_which_the_device_is_idle_is_lost():
@@ -198,13 +231,15 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
     line.advance(20)
     line.log(20, {"loss": 1.23456, "a/loss": 2, "other": 1, "rate": 4.0, "loader_wait": 0.5})
     line.log(21, {"loss": 1.0, "loader_wait": 0.0})
-    line.log(22, {"loss": 1.0, "rate": 0.0005, "loader_wait": 0.0})
+    line.log(22, {"loss": 1.0, "rate": 0.0005, "loader_wait": 0.0, "skipped_steps": 3})
+    line.log(23, {"loss": 1.0, "rate": 1e-300, "loader_wait": 0.0, "skipped_steps": 0})
     line.say("[x] said")
     line.close()
     assert capsys.readouterr().out == (
         "step 20/100, loss 1.235, a/loss 2, waits for data 50%, 4 steps/s, 0:00:20 left\n"
         "step 21/100, loss 1, compiled\n"
-        "step 22/100, loss 1, 0.0005 steps/s, 1 day, 19:20:00 left\n"
+        "step 22/100, loss 1, 3 steps skipped, 0.0005 steps/s, 1 day, 19:20:00 left\n"
+        "step 23/100, loss 1, 1e-300 steps/s, 9999 days, 0:00:00 left\n"
         "[x] said\n"
     )
     names = ("loss", *"abcdef")
