@@ -20,17 +20,23 @@ demo: $(VENV)/installed
 test: lint
 	@$(BIN)/python -m pytest --numprocesses=2
 
-lint: $(VENV)/installed
+lint: $(VENV)/tested
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || (echo "run: make format"; exit 1)
 	@$(BIN)/mypy --cache-dir .cache/mypy
 
-format: $(VENV)/installed
+format: $(VENV)/tested
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
 
 $(VENV)/installed: requirements.txt setup.cfg launch/setup.sh
 	@sh launch/setup.sh $(VENV)
+
+# What only tests need, PyTorch among it: other packages' models are the reference of tests/parity.
+$(VENV)/tested: $(VENV)/installed requirements-test.txt
+	@echo "test requirements: 1.1 GB more ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --requirement requirements-test.txt
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache *.egg-info

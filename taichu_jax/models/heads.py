@@ -14,25 +14,30 @@ ACTIVATIONS = {"gelu": gelu, "relu": jax.nn.relu}
 
 
 class Projection(nn.Module):
-    """Into another space: linear if `hidden` is 0, else Dense, norm, activation, Dense.
+    """Into another space: linear if `hidden` is 0, else Dense, norm and activation, Dense.
 
     Attributes:
       features: output width.
       hidden: units between; 0 for a linear map without bias (CLIP).
       activation: 'gelu' or 'relu'.
+      norm: 'before' the activation, or 'after' it (BERT, Mockingjay, TERA).
     """
 
     features: int
     hidden: int = 0
     activation: str = "gelu"
+    norm: str = "before"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         if not self.hidden:
             # Not called `out`: the sharding rule for that name expects a layer split by units before it.
             return Dense(self.features, use_bias=False, name="linear")(x)
-        activation = ACTIVATIONS[self.activation]
-        x = activation(LayerNorm(name="norm")(Dense(self.hidden, name="up")(x)))
+        if self.norm not in ("before", "after"):
+            raise ValueError(f"norm={self.norm!r}; valid: after, before")
+        activation, norm = ACTIVATIONS[self.activation], LayerNorm(name="norm")
+        x = Dense(self.hidden, name="up")(x)
+        x = activation(norm(x)) if self.norm == "before" else norm(activation(x))
         return Dense(self.features, name="out")(x)
 
 

@@ -10,7 +10,9 @@ Networks: `encoder`, one state per frame and blind to the future: `RecurrentEnco
 with stride=1 and causal=True; `head`, from states to M bands.
 Defaults: n = 5 from the authors' code (iamyuanchung/VQ-APC) and s3prl; the papers try 1 to 20.
 Checked against: a NumPy loop over frames, and no prediction depends on a later frame, with each of GRU,
-LSTM and causal transformer; the recurrent layers against NumPy loops over time.
+LSTM and causal transformer; the recurrent layers against NumPy loops over time; model and loss of s3prl
+0.4.18 (which counts padding: without any), and with PyTorch's LSTM for its GRU, with the same weights:
+hidden states, predictions, loss, all gradients within 1e-4.
 """
 
 from __future__ import annotations

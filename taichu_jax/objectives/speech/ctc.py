@@ -13,7 +13,8 @@ Networks: `encoder`; `head`, from states to scores of all ids, among which [PAD]
 Defaults: the freezing schedule and SpecAugment are off, see `Recognition` for wav2vec 2.0's; 'characters'
 is what fairseq does (the batch's sum over its number of labels). PyTorch's mean is neither: it averages
 over rows what each row loses per label.
-Checked against: the sum over all paths, enumerated.
+Checked against: the sum over all paths, enumerated; Wav2Vec2ForCTC of transformers 5.23 (pre-norm) with
+the same weights, a row without a path among the batch: logits, loss, all gradients within 1e-4.
 """
 
 from __future__ import annotations

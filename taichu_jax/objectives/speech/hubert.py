@@ -20,7 +20,9 @@ mel); `head`, linear, 256 wide in the paper; `codebook` (`Codebook`).
 Defaults: k = 0.1, a = 1, rate 0.8 and span 10 (8 % of the steps are starts) from the paper, sections
 III-B and IV-C; b = 10 and at least two spans from fairseq's base configuration. On log-mel frames use
 penalty=0: their front end is no stack of convolutions that could grow without bound.
-Checked against: NumPy loops over steps and codes given the same spans; units that tell their time.
+Checked against: NumPy loops over steps and codes given the same spans; units that tell their time;
+HubertModel of transformers 5.23 (pre-norm, layer norm) under the formulas above in PyTorch, with the same
+weights and spans: hidden states, losses, all gradients within 1e-4.
 """
 
 from __future__ import annotations

@@ -11,12 +11,14 @@ span add nothing. Audio ALBERT is this loss with one block's weights in all laye
 Batch: `mel` float [B, F, M], log-mel frames at 100 per second, every band with mean 0 (zero hides
 nothing otherwise); `mel_lengths` int32 [B], in frames.
 Networks: `encoder`, blind to nothing (`SpeechEncoder`); `head`, from states to stride * M values, the
-frames of a token one after the other. The authors' head is linear, GELU, norm, linear;
-`Projection(hidden=width)` differs in that its norm comes before the GELU.
+frames of a token one after the other. The authors' are SpeechEncoder(front_end='linear') and
+Projection(hidden=width, norm='after'); the defaults of both differ, and their blocks are post-norm
+unless pre_layer_norm is set.
 Defaults: 15 %, 7 frames and 80/10/10 from the authors' code (s3prl); the paper stacks three frames to
 a token, which is stride=3, and hides whole tokens, where spans here are laid on frames.
 Checked against: a NumPy loop over cells given the same draw, with several frames per token; exact
-statistics of the alteration.
+statistics of the alteration; model and loss of s3prl 0.4.18 (pre_layer_norm) with the same weights and
+mask, with and without shared layers: hidden states, predictions, loss, all gradients within 1e-4.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ Batch: `mel` float [B, F, M], log-mel frames at 100 per second; `mel_lengths` in
 Networks: `encoder` with the method quantise (`VQRecurrentEncoder`); `head`, from its output to M bands.
 Defaults: n = 5 and tau = 0.5, without annealing, from the authors' code (iamyuanchung/VQ-APC) and s3prl.
 Checked against: a NumPy loop over frames given the same draws; the quantiser and its gradient against
-formulas in NumPy; no prediction depends on a later frame; perplexity against 2^H.
+formulas in NumPy; no prediction depends on a later frame; perplexity against 2^H; model and loss of
+s3prl 0.4.18 with the same weights and noise: hidden states, predictions, loss, all gradients within 1e-4.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ layer=n contrasts the states behind the n-th block, each brought to mean 0 and v
 the blocks above to another objective: the contrastive half of w2v-BERT (arXiv 2108.06209;
 w2v_bert.py).
 Checked against: NumPy loops over steps and negatives given the same draws; exact span statistics;
-given the same draws, the losses of transformers' Wav2Vec2ForPreTraining.
+Wav2Vec2ForPreTraining of transformers 5.23 (pre-norm; layer norm, and group norm without padding, which
+it counts) with the same weights and draws: hidden states, both losses, all gradients within 1e-4.
 """
 
 from __future__ import annotations
