@@ -1,4 +1,4 @@
-"""How evenly the entries of codebooks are used."""
+"""Codebooks: which entry is nearest, and how evenly entries are used."""
 
 from __future__ import annotations
 
@@ -31,3 +31,11 @@ def diversity(shares: jax.Array) -> jax.Array:
     arXiv 2006.11477, equation 4, in the form of the authors' code.
     """
     return 1.0 - perplexity(shares)[0] / shares.size
+
+
+def nearest(vectors: jax.Array, entries: jax.Array) -> jax.Array:
+    """int32 [...]: which of `entries` [V, D] is nearest to each of `vectors` [..., D]."""
+    vectors, entries = vectors.astype(jnp.float32), entries.astype(jnp.float32)
+    # -|z - e|^2 but for |z|^2, which is the same for all entries
+    scores = 2 * vectors @ entries.T - jnp.square(entries).sum(-1)
+    return scores.argmax(-1).astype(jnp.int32)
