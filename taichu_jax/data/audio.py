@@ -122,7 +122,8 @@ def log_mel(wave: np.ndarray, bands: int = 80) -> np.ndarray:
     Slaney's Auditory Toolbox from 0 to 8 kHz and of unit area. This is
     `librosa.feature.melspectrogram(n_fft=400, hop_length=160, power=2)` with its defaults.
     """
-    spectrum = scipy.fft.rfft(_frames(wave) * _hann(), axis=-1, overwrite_x=True)
+    frames = _frames(wave.astype(np.float32, copy=False)) * _hann()
+    spectrum = scipy.fft.rfft(frames, axis=-1, overwrite_x=True)
     parts = spectrum.view(np.float32)  # real and imaginary parts side by side
     np.square(parts, out=parts)
     # Sparse (two bands per bin): a dense product would start BLAS threads that fight the step's.

@@ -49,6 +49,24 @@ def tables(name: str, entry: dict[str, Any]) -> list[Table]:
         keys = [k for k in ("accuracy", "chrF", "WER", "exact") if k in result["rows"][0]]
         rows = ((r["subset"], *_row(r, keys)) for r in (*result["rows"], result["chance"]))
         return [_table(f"{name}, {result['split']}", ("present", *keys), rows)]
+    if kind == "PictureTokens":
+        forms = {"PSNR": "{:.2f}", "SSIM": "{:.3f}", "error": "{:.4f}"}
+        rows = (
+            (r["from"], *(_row(r, (k,), f)[0] for k, f in forms.items())) for r in result["rows"]
+        )
+        used = f"{result['codes']['used']} of {result['codes']['entries']} codes used"
+        return [_table(f"{name}, {result['split']}, {used}", ("drawn from", *forms), rows)]
+    if kind == "Resynthesis":
+        rows = (
+            (
+                r["way"],
+                r["form"],
+                _row(r, ("mel",), "{:.3f}")[0],
+                _row(r, ("decibels",), "{:.2f}")[0],
+            )
+            for r in result["rows"]
+        )
+        return [_table(f"{name}, {result['split']}", ("made by", "as", "log-mel", "dB"), rows)]
     if "error" in result:
         row = ("mean squared error", *_row(result, ("error", "guess"), "{:.3f}"))
         return [_table(name, ("", "model", "simplest guess"), [row])]

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from taichu_jax.evals.report.page import Media, esc
+from taichu_jax.evals.report.sounds import sounds
+from taichu_jax.evals.report.tokens import tokens
 
 LANGUAGES = {
     "bg": "Bulgarian", "ca": "Catalan", "es": "Spanish", "fr": "French", "ro": "Romanian",
@@ -338,7 +340,9 @@ SECTIONS: dict[str, tuple[str, str, Callable[[str, dict, Media], str]]] = {
     "ModalitySubsets": ("subsets", "Subsets of modalities", subsets),
     "SpeechRecognition": ("recognition", "Speech recognition", recognition),
     "PictureReconstructions": ("pictures", "Masked pictures", pictures),
+    "PictureTokens": ("tokens", "Pictures as codes", tokens),
     "SpectrogramReconstructions": ("spectrograms", "Masked speech", spectrograms),
+    "Resynthesis": ("sounds", "Sounds made again", sounds),
     "CategoryProbe": ("probes", "Probes", probe),
     "LanguageProbe": ("probes", "Probes", probe),
 }
