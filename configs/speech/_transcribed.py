@@ -10,7 +10,7 @@ mockingjay_stamps.
     --config.objectives.NAME.freeze_front_end=true      until the new layers have settled
 """
 
-from configs.speech._voices import BANDS, WHOLE, on_stamps
+from configs.speech._voices import BANDS, on_stamps, whole
 from taichu_jax.config import spec
 from taichu_jax.data.streams import Triplets
 from taichu_jax.data.tokenizer import CharacterTokenizer
@@ -56,7 +56,7 @@ def on_transcripts(name, networks, objective, *, steps, peak=1e-3, **scoring):
         text_length=LETTERS,
         seconds=SECONDS,
         mel_bands=BANDS,
-        audio_augment=WHOLE,  # SpecAugment is the objective's
+        audio_augment=whole(),  # SpecAugment is the objective's
     )
     config.restore = {"speech": ""}
     config.evaluations.recognition = spec(SpeechRecognition, objective=key, **scoring)

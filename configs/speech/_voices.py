@@ -14,8 +14,11 @@ from taichu_jax.training.optim import AdamW
 BANDS = 80  # mel bands
 SECONDS = 2.0  # the recordings' mean is 1.4
 FRAMES = int(100 * SECONDS)
-# Methods hide parts of the speech themselves, and what they reconstruct should have no holes.
-WHOLE = spec(AudioAugment, band_masks=0, frame_masks=0)
+
+
+def whole():
+    """Augmentation without masks: methods hide parts themselves, and reconstruct what has no holes."""
+    return spec(AudioAugment, band_masks=0, frame_masks=0)
 
 
 def on_stamps(
@@ -41,7 +44,7 @@ def on_stamps(
         seconds=SECONDS,
         mel_bands=BANDS,
         audio=audio,
-        audio_augment=WHOLE,
+        audio_augment=whole(),
     )
     config.streams = {"voices": voices}
     config.networks = networks

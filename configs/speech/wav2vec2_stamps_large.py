@@ -12,7 +12,7 @@ Data: the stamps' voices, the only ones that every machine can have (1.4 seconds
 is padding).
 """
 
-from configs.speech._voices import WHOLE
+from configs.speech._voices import whole
 from taichu_jax.config import spec
 from taichu_jax.data.streams import Recordings
 from taichu_jax.models.heads import Projection
@@ -38,7 +38,7 @@ def get_config():
             batch_size=BATCH,
             seconds=SECONDS,
             audio="waveform",
-            audio_augment=WHOLE,
+            audio_augment=whole(),
         )
     }
     config.networks = {
