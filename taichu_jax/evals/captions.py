@@ -2,10 +2,9 @@
 
     t_i = argmax_v P(v | t_<i, fusion(subset)),  until [SEP]
 
-Compiled once; a finished row is filled with [PAD]. Scores against the words that
-go with the picture: chrF (Popović 2015, sacrebleu's chrF2, 0 to 100), word error rate (jiwer) and the
-share of exact matches, the last two without case and punctuation. Beside them stands what the words of
-another, random item of the same language would score.
+Scores against the words that go with the picture: chrF (Popović 2015, sacrebleu's chrF2, 0 to 100), word
+error rate (jiwer) and the share of exact matches, the last two without case and punctuation. Beside
+them stands what the words of another, random item of the same language would score.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import pathlib
 import re
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,65 +22,13 @@ from taichu_jax.data.languages import LANGUAGES, known
 from taichu_jax.errors import UserError
 from taichu_jax.evals.features import collect, thinned
 from taichu_jax.evals.media import Gallery, Originals
-from taichu_jax.models.layers import Encoded
+from taichu_jax.inference.decoding import write_words
 from taichu_jax.objectives.multimodal.encoders import Encoders
-from taichu_jax.ops.vocabulary import CLS, FIRST_TOKEN, PAD, SEP
-
-STRETCH = 8  # positions by which the prefix that the decoder reads grows
-
-
-def greedy(
-    nets,
-    decoder: str,
-    memory: Encoded,
-    prompt: jax.Array,
-    length: int,
-    language: jax.Array | None = None,
-) -> jax.Array:
-    """Token ids int32 [B, length]: the prompt, then the likeliest words, [SEP], and padding.
-
-    Of the special ids only [SEP] can be written.
-
-    Args:
-      memory: states [B, M, D] that the decoder attends over.
-      prompt: int32 [B, P], ids that are already known; [CLS] begins every text.
-      language: int32 [B], for decoders that are told which language to write.
-    """
-    batch, known_ids = prompt.shape
-    told = {} if language is None else {"language": language}
-    tokens = jnp.full((batch, length), PAD, jnp.int32).at[:, :known_ids].set(prompt)
-    carry = (jnp.asarray(known_ids), tokens, jnp.zeros(batch, bool))
-    # The decoder reads short prefixes first: most texts end early, and the loop ends with the last.
-    for end in sorted({*range(known_ids + STRETCH, length, STRETCH), length}):
-        carry = jax.lax.while_loop(
-            functools.partial(_unfinished, end),
-            functools.partial(_write, nets, decoder, memory, told, end),
-            carry,
-        )
-    return carry[1]
+from taichu_jax.ops.vocabulary import CLS
 
 
 def _has_all(modalities, batch):
     return np.all([batch[f"has_{m}"] for m in modalities], axis=0)
-
-
-def _unfinished(end, carry):
-    i, _, done = carry
-    return (i < end) & ~done.all()
-
-
-def _write(nets, decoder, memory, told, end, carry):
-    """Writes position i of every row, from the first `end` positions."""
-    i, tokens, done = carry
-    prefix = tokens[:, :end]
-    # Every row looks full, but a position sees only what is before it: the decoder is causal.
-    real = jnp.ones(prefix.shape, bool)
-    logits = nets(decoder, prefix, real, memory.tokens, memory.mask, **told)
-    scores = jnp.take(logits, i - 1, axis=1).astype(jnp.float32)
-    ids = jnp.arange(scores.shape[-1])
-    chosen = jnp.where((ids >= FIRST_TOKEN) | (ids == SEP), scores, -jnp.inf).argmax(-1)
-    chosen = jnp.where(done, PAD, chosen).astype(jnp.int32)
-    return i + 1, tokens.at[:, i].set(chosen), done | (chosen == SEP)
 
 
 def scores(references: list[str], written: list[str]) -> dict[str, float]:
@@ -177,7 +123,7 @@ class Captions:
             prompt = jnp.full((batch["text"].shape[0], 1), CLS, jnp.int32)
             language = batch["lang"] if told else None
             return {
-                "+".join(subset): greedy(
+                "+".join(subset): write_words(
                     nets,
                     self.decoder,
                     self.encoders.fuse(nets, {m: encoded[m] for m in subset}),

@@ -21,12 +21,12 @@ from taichu_jax.config import choices
 from taichu_jax.data.languages import LANGUAGES, known
 from taichu_jax.data.tokenizer import CharacterTokenizer, spoken_form
 from taichu_jax.errors import UserError
-from taichu_jax.evals import captions
 from taichu_jax.evals.decoding import ctc, transducer
 from taichu_jax.evals.decoding.neural import CausalScorer
 from taichu_jax.evals.decoding.ngram import NGram
 from taichu_jax.evals.features import collect, thinned
 from taichu_jax.evals.media import Gallery, Originals
+from taichu_jax.inference.decoding import write_words
 from taichu_jax.objectives.speech.attention_asr import AttentionRecognition
 from taichu_jax.objectives.speech.ctc import CTC
 from taichu_jax.objectives.speech.recognition import Recognition
@@ -141,7 +141,7 @@ class SpeechRecognition:
                 return {"ids": transducer.greedy(nets, *names, plain, length)}
             prompt = jnp.full((plain.mask.shape[0], 1), CLS, jnp.int32)
             told = batch["lang"] if objective.told else None
-            return {"ids": captions.greedy(nets, objective.decoder, plain, prompt, length, told)}
+            return {"ids": write_words(nets, objective.decoder, plain, prompt, length, told)}
 
         def read(outputs) -> Decoded:
             decode = run.tokenizer.decode

@@ -85,10 +85,13 @@ def gelu(x: jax.Array) -> jax.Array:
     return 0.5 * x * (1.0 + jax.lax.erf(x * 2.0**-0.5))
 
 
-def sinusoid(length: int, width: int) -> jax.Array:
-    """Fixed positions [length, width] of arXiv 1706.03762, sines first, then cosines."""
+def sinusoid(length: int, width: int, start: jax.Array | int = 0) -> jax.Array:
+    """Fixed positions [length, width] of arXiv 1706.03762, sines first, then cosines.
+
+    start: the first position.
+    """
     rate = jnp.exp(-jnp.log(10_000.0) * jnp.arange(width // 2) / max(1, width // 2 - 1))
-    angle = jnp.arange(length)[:, None] * rate[None]
+    angle = (start + jnp.arange(length))[:, None] * rate[None]
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 

@@ -7,6 +7,11 @@ stacked shifts and one product, which is what CPUs and matrix units do fastest.
 
 front_end='linear' is that of Mockingjay, TERA and Audio ALBERT (arXiv 1910.12638, s3prl) instead: one
 product, positions added, a norm, and no convolution.
+
+With chunk_size the encoder hears in chunks of so many tokens (chunk-wise attention, arXiv 2010.10759 and
+2006.14941 in spirit): a token sees its whole chunk and left_context tokens before the chunk, in every
+block, and the convolution looks back only. `stream` then gives chunk by chunk what the call gives at
+once, with a state of a fixed size.
 """
 
 from __future__ import annotations
@@ -14,7 +19,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
 
+from taichu_jax.errors import UserError
+from taichu_jax.models.cache import Cache, Recent, empty
 from taichu_jax.models.layers import Dense, Dropout, Encoded, LayerNorm, gelu, sinusoid
 from taichu_jax.models.transformer import Stack, Transformer
 from taichu_jax.ops.frames import stack_frames
@@ -28,14 +36,37 @@ def token_count(frames, stride: int):
     return (frames + stride - 1) // stride
 
 
-def alternating_sinusoid(length: int, width: int) -> jax.Array:
+@struct.dataclass
+class Heard:
+    """What an encoder knows of the chunks so far.
+
+    Attributes:
+      tokens: int32 scalar, how many there were.
+      before: [B, 2, D], the last two, for the convolution.
+      cache: keys and values of the last `left_context` ones, of every block.
+    """
+
+    tokens: jax.Array
+    before: jax.Array
+    cache: Cache
+
+
+def chunk_mask(tokens: int, chunk: int, left: int) -> jax.Array:
+    """bool [tokens, tokens]: what a token sees of others, by chunks and `left` tokens before its own."""
+    position = jnp.arange(tokens)
+    first = position - position % chunk  # of the token's chunk
+    after, before = position < first[:, None] + chunk, position >= first[:, None] - left
+    return after & before
+
+
+def alternating_sinusoid(length: int, width: int, start: jax.Array | int = 0) -> jax.Array:
     """Fixed positions [length, width] as arXiv 1706.03762 writes them: sine, cosine, sine, ...
 
     Channels 2i and 2i + 1 have the frequency 10000^(-2i / width); `layers.sinusoid` has the sines
-    first and reaches 1 / 10000 exactly.
+    first and reaches 1 / 10000 exactly. start: the first position.
     """
     channel = jnp.arange(width)
-    angle = jnp.arange(length)[:, None] * 10_000.0 ** (-2.0 * (channel // 2) / width)
+    angle = (start + jnp.arange(length))[:, None] * 10_000.0 ** (-2.0 * (channel // 2) / width)
     return jnp.where(channel % 2, jnp.cos(angle), jnp.sin(angle))
 
 
@@ -54,6 +85,8 @@ class SpeechEncoder(nn.Module):
       relative_position: 'none', or 'gated' (WavLM; models/relative_position.py).
       stack: how the blocks are made (models/stack.py).
       front_end: 'local' or 'linear'; see the module's docstring.
+      chunk_size: tokens in a chunk; 0: the encoder hears all at once, and cannot stream.
+      left_context: tokens before its chunk that a token sees, where there are chunks.
     """
 
     width: int = 128
@@ -69,6 +102,24 @@ class SpeechEncoder(nn.Module):
     relative_position: str = "none"
     stack: Stack = Stack()
     front_end: str = "local"
+    chunk_size: int = 0
+    left_context: int = 32
+
+    def __post_init__(self):
+        for key in ("chunk_size", "left_context"):
+            if getattr(self, key) < 0:
+                raise UserError(f"SpeechEncoder.{key}={getattr(self, key)}: must be 0 or more")
+        if self.chunk_size and self.relative_position != "none":
+            raise UserError(
+                f"SpeechEncoder.relative_position={self.relative_position!r}: with chunk_size="
+                f"{self.chunk_size} must be 'none'"
+            )
+        if self.chunk_size and self.stack.experts is not None:
+            raise UserError(
+                "SpeechEncoder.stack.experts: their places depend on later tokens; with chunk_size="
+                f"{self.chunk_size} must be None"
+            )
+        super().__post_init__()
 
     def setup(self):
         if self.front_end not in ("local", "linear"):
@@ -114,10 +165,7 @@ class SpeechEncoder(nn.Module):
             raise ValueError(f"mel frames of {bands} bands, but bands={self.bands}")
         if frames > self.frames:
             raise ValueError(f"speech of {frames} frames, but frames={self.frames}")
-        stacked = stack_frames(mel, lengths, self.stride)
-        latents = self.front(stacked)
-        if self.front_end == "local":
-            latents = self.front_out(gelu(latents))
+        latents = self._latents(mel, lengths)
         return latents, within(self.token_count(lengths), latents.shape[1])
 
     def normalise(self, latents: jax.Array) -> jax.Array:
@@ -128,21 +176,83 @@ class SpeechEncoder(nn.Module):
         self, latents: jax.Array, mask: jax.Array, masked: jax.Array | None = None
     ) -> Encoded:
         """The transformer over latents, those where `masked` is true being hidden."""
-        x = self.normalise(latents)
-        if masked is not None:
-            x = jnp.where(masked[..., None], self.mask_token.astype(x.dtype), x)
-        x = zero_beyond(x, mask)
+        x = self._visible(latents, mask, masked)
         if self.front_end == "linear":
             x = self.front_norm(x + alternating_sinusoid(x.shape[1], self.width).astype(x.dtype))
         else:
             x = self._with_neighbours(x)
-        x, layers = self.transformer(self.drop(x), mask)
+        see = mask
+        if self.chunk_size:
+            see = mask[:, None] & chunk_mask(x.shape[1], self.chunk_size, self.left_context)
+        x, layers = self.transformer(self.drop(x), see, real=mask)
         return Encoded(tokens=x, mask=mask, layers=layers, rate=FRAME_RATE / self.stride)
+
+    @nn.nowrap
+    def silence(self, batch: int) -> Heard:
+        """What is known before the first chunk."""
+        cache = empty(
+            Recent,
+            batch=batch,
+            length=self.left_context,
+            width=self.width,
+            heads=self.heads,
+            stacks=Transformer(
+                self.depth, self.heads, shared_layers=self.shared_layers, stack=self.stack
+            ).cache_stacks(),
+        )
+        return Heard(jnp.zeros((), jnp.int32), jnp.zeros((batch, 2, self.width)), cache)
+
+    def stream(self, mel: jax.Array, lengths: jax.Array, heard: Heard) -> tuple[Encoded, Heard]:
+        """The states of the next chunk: what the call with all chunks gives there.
+
+        Args:
+          mel: [B, chunk_size * stride, bands], the frames of one chunk.
+          lengths: int32 [B], the real ones; fewer than all only where a row ends.
+          heard: from `silence` or from the chunk before.
+        """
+        size = self.chunk_size
+        if not size:
+            raise UserError("SpeechEncoder.chunk_size=0: cannot stream; set it to 1 or more")
+        if mel.shape[1] != size * self.stride or mel.shape[2] != self.bands:
+            raise ValueError(
+                f"mel {mel.shape}: must be [B, {size * self.stride}, {self.bands}], one chunk"
+            )
+        latents = self._latents(mel, lengths)
+        mask, at = within(self.token_count(lengths), size), heard.tokens
+        x = self._visible(latents, mask, None)
+        before = jnp.concatenate([heard.before.astype(x.dtype), x], axis=1)
+        if self.front_end == "linear":
+            x = self.front_norm(x + alternating_sinusoid(size, self.width, at).astype(x.dtype))
+        else:
+            x = self._convolved(x, before, at)
+        there = at - self.left_context + jnp.arange(self.left_context) >= 0
+        there = jnp.broadcast_to(there, (mel.shape[0], self.left_context))
+        see = jnp.concatenate([there, mask], axis=1)[:, None]
+        order = jnp.ones((size, self.left_context + size), bool)
+        if self.causal:
+            order = jnp.tril(order, self.left_context)
+        x, layers, cache = self.transformer(x, see & order, real=mask, cache=heard.cache, at=at)
+        encoded = Encoded(tokens=x, mask=mask, layers=layers, rate=FRAME_RATE / self.stride)
+        return encoded, Heard(at + size, before[:, -2:], cache)
+
+    def _latents(self, mel: jax.Array, lengths: jax.Array) -> jax.Array:
+        latents = self.front(stack_frames(mel, lengths, self.stride))
+        return self.front_out(gelu(latents)) if self.front_end == "local" else latents
+
+    def _visible(self, latents: jax.Array, mask: jax.Array, masked: jax.Array | None) -> jax.Array:
+        """The latents normalised, the hidden ones replaced; zeros where there is nothing."""
+        x = self.normalise(latents)
+        if masked is not None:
+            x = jnp.where(masked[..., None], self.mask_token.astype(x.dtype), x)
+        return zero_beyond(x, mask)
 
     def _with_neighbours(self, x: jax.Array) -> jax.Array:
         """x [B, N, D], the convolution over three tokens and the positions, added up."""
-        before, after = (2, 0) if self.causal else (1, 1)
-        padded = jnp.pad(x, ((0, 0), (before, after), (0, 0)))
+        before, after = (2, 0) if self.causal or self.chunk_size else (1, 1)
+        return self._convolved(x, jnp.pad(x, ((0, 0), (before, after), (0, 0))), 0)
+
+    def _convolved(self, x: jax.Array, padded: jax.Array, start: jax.Array | int) -> jax.Array:
+        """x from position `start` on; padded [B, N + 2, D] has what it is convolved with."""
         neighbours = [padded[:, i : i + x.shape[1]] for i in range(3)]
         x = x + gelu(self.local(jnp.concatenate(neighbours, axis=-1)))
-        return x + sinusoid(x.shape[1], self.width).astype(x.dtype)
+        return x + sinusoid(x.shape[1], self.width, start).astype(x.dtype)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from taichu_jax.models.cache import Cache, Written, empty
 from taichu_jax.models.layers import Dense, Dropout, Encoded, LayerNorm, gelu
 from taichu_jax.models.transformer import Stack, Transformer
 
@@ -72,6 +75,23 @@ class TextEncoder(nn.Module):
         x, layers = self.transformer(x, see, real=mask)
         return Encoded(tokens=x, mask=mask, layers=layers)
 
+    @nn.nowrap
+    def start(self, batch: int, length: int) -> Cache:
+        """A cache for `batch` rows of up to `length` tokens, for `further`."""
+        return _room(self, batch, length, cross=False)
+
+    def further(self, tokens: jax.Array, at: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        """States [B, N, D] of the tokens at positions `at`, `at` + 1, ..., and the new cache.
+
+        For a causal encoder, whose states they then are in a call with all tokens up to there.
+        """
+        if not self.causal:
+            raise ValueError("causal=False: a state depends on later tokens; valid: True")
+        where = jax.lax.dynamic_slice_in_dim(self.position, at, tokens.shape[1])
+        x = self.token_embedding[tokens] + where
+        x, _, cache = self.transformer(x, _past(tokens, at, cache), cache=cache, at=at)
+        return x, cache
+
     def logits(self, states: jax.Array) -> jax.Array:
         """Vocabulary scores [..., V] of states [..., D]: transform, norm, tied embedding (BERT)."""
         states = self.head_norm(gelu(self.head(states)))
@@ -100,33 +120,46 @@ class TextDecoder(nn.Module):
     languages: int = 0
     stack: Stack = Stack()
 
+    @nn.nowrap
+    def start(self, batch: int, length: int) -> Cache:
+        """A cache for `batch` rows of up to `length` tokens."""
+        return _room(self, batch, length, cross=True)
+
     @nn.compact
     def __call__(
         self,
         tokens: jax.Array,
-        mask: jax.Array,
-        memory: jax.Array,
+        mask: jax.Array | None,
+        memory: jax.Array | None,
         memory_mask: jax.Array,
         language: jax.Array | None = None,
-    ) -> jax.Array:
+        cache: Cache | None = None,
+        at: jax.Array | int = 0,
+    ) -> Any:
         """Next-token logits [B, L, V] of the tokens so far [B, L], given memory [B, M, D].
 
         Args:
           language: int32 [B], needed when `languages` is not 0.
+          cache: of the tokens before position `at`, from `start` or an earlier call; `tokens` are then
+            those from `at` on, `mask` is None, memory is needed in the first call only, and the
+            result is the pair (logits, new cache).
         """
         if tokens.shape[1] > self.length:
             raise ValueError(f"text of {tokens.shape[1]} tokens, but length={self.length}")
         normal = nn.initializers.normal(0.02)
         embedding = self.param("token_embedding", normal, (self.vocab_size, self.width))
         position = self.param("position", normal, (self.length, self.width))
-        x = embedding[tokens] + position[: tokens.shape[1]]
+        where = position[: tokens.shape[1]]
+        if cache is not None:
+            where = jax.lax.dynamic_slice_in_dim(position, at, tokens.shape[1])
+        x = embedding[tokens] + where
         if self.languages:
             if language is None:
                 raise ValueError("this decoder must be told the language")
             table = self.param("language_embedding", normal, (self.languages, self.width))
             x = x + table[language][:, None]
         x = Dropout(self.dropout)(x)
-        if memory.shape[-1] != self.width:
+        if memory is not None and memory.shape[-1] != self.width:
             memory = Dense(self.width, name="memory")(memory)
         transformer = Transformer(
             self.depth,
@@ -138,6 +171,36 @@ class TextDecoder(nn.Module):
             stack=self.stack,
             name="transformer",
         )
-        x, _ = transformer(x.astype(memory.dtype), mask, memory, memory_mask)
+        if memory is not None:
+            x = x.astype(memory.dtype)
+        if cache is None:
+            if mask is None:
+                raise ValueError("mask=None: only with a cache")
+            x, _ = transformer(x, mask, memory, memory_mask)
+        else:
+            past = _past(tokens, at, cache)
+            x, _, cache = transformer(x, past, memory, memory_mask, cache=cache, at=at)
         bias = self.param("head_bias", nn.initializers.zeros, (self.vocab_size,))
-        return jnp.einsum("bld,vd->blv", x, embedding.astype(x.dtype)) + bias.astype(x.dtype)
+        logits = jnp.einsum("bld,vd->blv", x, embedding.astype(x.dtype)) + bias.astype(x.dtype)
+        return logits if cache is None else (logits, cache)
+
+
+def _room(model: TextEncoder | TextDecoder, batch: int, length: int, cross: bool) -> Cache:
+    if length > model.length:
+        raise ValueError(f"text of {length} tokens, but length={model.length}")
+    return empty(
+        Written,
+        batch=batch,
+        length=length,
+        width=model.width,
+        heads=model.heads,
+        stacks=Transformer(model.depth, model.heads, stack=model.stack).cache_stacks(),
+        cross=cross,
+    )
+
+
+def _past(tokens: jax.Array, at: jax.Array | int, cache: Cache) -> jax.Array:
+    """bool [B, N, length]: what the tokens from position `at` on may see of a cache's room."""
+    length = cache[0].own.key.shape[-3]
+    position = at + jnp.arange(tokens.shape[1])
+    return jnp.broadcast_to(jnp.arange(length) <= position[:, None], (*tokens.shape, length))

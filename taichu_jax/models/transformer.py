@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from taichu_jax.models.cache import BlockCache, Cache
 from taichu_jax.models.experts import AUXILIARY, Experts, Mixture
 from taichu_jax.models.layers import Dense, Dropout, LayerNorm, gelu
 from taichu_jax.models.relative_position import PositionGate, RelativePosition
@@ -33,13 +35,18 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        memory: jax.Array,
+        memory: jax.Array | None,
         mask: jax.Array | None,
         distances: jax.Array | None = None,
-    ) -> jax.Array:
+        cache: Any = None,
+        at: jax.Array | None = None,
+    ) -> Any:
         """mask: bool, broadcastable to [B, heads, N, M], true where a query may look.
 
         distances: float32 [heads, N, M], gated by x and added to the scores (relative_position.py).
+        cache, at: with a cache (cache.py) the queries look at its M positions, which memory, from
+          position `at`, first extends; None for memory if it does not. The result is then the pair
+          (states, extended cache).
 
         A query that may look nowhere gets the zero vector, never NaN.
         """
@@ -53,8 +60,13 @@ class Attention(nn.Module):
 
         # Each device keeps its own queries and gathers the keys and values of all positions.
         query = split(Dense(width, name="query")(x), "sequence")
-        key = split(Dense(width, name="key")(memory), None)
-        value = split(Dense(width, name="value")(memory), None)
+        if memory is None:
+            key, value = cache.key, cache.value
+        else:
+            key = split(Dense(width, name="key")(memory), None)
+            value = split(Dense(width, name="value")(memory), None)
+            if cache is not None:
+                key, value, cache = cache.extended(key, value, at)
         scores = jnp.einsum("bnhd,bmhd->bhnm", query, key) * (width // self.heads) ** -0.5
         scores = scores.astype(jnp.float32)
         if distances is not None:
@@ -66,7 +78,8 @@ class Attention(nn.Module):
             weights = jnp.where(mask, weights, 0.0)
         weights = Dropout(self.dropout)(weights.astype(x.dtype))
         mixed = jnp.einsum("bhnm,bmhd->bnhd", weights, value)
-        return Dense(width, name="out")(mixed.reshape(*x.shape[:2], width))
+        states = Dense(width, name="out")(mixed.reshape(*x.shape[:2], width))
+        return states if cache is None else (states, cache)
 
 
 class FeedForward(nn.Module):
@@ -98,13 +111,19 @@ class Block(nn.Module):
     mixture: Experts | None = None
 
     @nn.compact
-    def __call__(self, x, mask, memory=None, memory_mask=None, distances=None, real=None):
+    def __call__(
+        self, x, mask, memory=None, memory_mask=None, distances=None, real=None, at=None, cache=None
+    ):
+        """The states; with a `BlockCache` the pair (states, cache), see `Attention`."""
+        own, cross = (None, None) if cache is None else (cache.own, cache.cross)
         y = LayerNorm(name="attention_norm")(x)
-        y = Attention(self.heads, self.dropout, name="attention")(y, y, mask, distances)
+        attend = Attention(self.heads, self.dropout, name="attention")
+        y, own = _pair(attend(y, y, mask, distances, own, at))
         x = x + Dropout(self.dropout)(y)
         if self.cross:
             y = LayerNorm(name="cross_norm")(x)
-            y = Attention(self.heads, self.dropout, name="cross")(y, memory, memory_mask)
+            attend = Attention(self.heads, self.dropout, name="cross")
+            y, cross = _pair(attend(y, memory, memory_mask, None, cross, at))
             x = x + Dropout(self.dropout)(y)
         y = LayerNorm(name="feed_forward_norm")(x)
         if self.mixture is None:
@@ -112,7 +131,13 @@ class Block(nn.Module):
         else:
             mixture = Mixture(self.mixture, self.hidden, self.dropout, self.causal, name="experts")
             y = mixture(y, real)
-        return constrain(x + Dropout(self.dropout)(y), BATCH, "sequence", None)
+        x = constrain(x + Dropout(self.dropout)(y), BATCH, "sequence", None)
+        return x if cache is None else (x, BlockCache(own, cross))
+
+
+def _pair(result):
+    """(states, cache) of what attention returns, which without a cache is the states alone."""
+    return result if isinstance(result, tuple) else (result, None)
 
 
 class Period(nn.Module):
@@ -127,13 +152,15 @@ class Period(nn.Module):
     mixtures: tuple[Experts | None, ...]
 
     @nn.compact
-    def __call__(self, x, *inputs):
-        """Returns the last block's states and those of all."""
-        states = []
+    def __call__(self, x, *inputs, cache=None):
+        """Returns the last block's states and those of all; with a cache also the new one."""
+        states, new = [], []
         for i, mixture in enumerate(self.mixtures):
-            x = self.make(mixture=mixture, name=f"block_{i}")(x, *inputs)
+            block = self.make(mixture=mixture, name=f"block_{i}")
+            x, own = _pair(block(x, *inputs, cache=None if cache is None else cache[i]))
             states.append(x)
-        return x, tuple(states)
+            new.append(own)
+        return (x, tuple(states)) if cache is None else (x, tuple(states), tuple(new))
 
 
 class Transformer(nn.Module):
@@ -169,19 +196,29 @@ class Transformer(nn.Module):
         memory: jax.Array | None = None,
         memory_mask: jax.Array | None = None,
         real: jax.Array | None = None,
-    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        cache: Cache | None = None,
+        at: jax.Array | int = 0,
+    ) -> tuple[Any, ...]:
         """Returns the normalised states [B, N, D] and the states before and after every block.
+
+        With a cache, x are the positions from `at` on, and the new cache is returned third.
 
         Args:
           x: [B, N, D].
           mask: bool [B, N], true where x is real; or [B, N, N], true where a row may see a column.
           memory: [B, M, D] with memory_mask bool [B, M], for `cross`.
-          real: bool [B, N], the positions that experts take; by default those that any row may see.
+          real: bool [B, N], the positions that experts take; by default those that any row may see,
+            and all with a cache. A position that is alone is never beyond an expert's capacity.
+          cache: what earlier calls returned, or `models.cache.empty`. `mask` is then bool [B, N, M]
+            over the M positions that attention sees, `causal` or not; with `cross`, memory is given
+            in the first call only, memory_mask in each.
         """
+        if real is None and cache is not None:
+            real = jnp.ones(x.shape[:2], bool)
         if real is None:
             real = mask if mask.ndim == 2 else mask.any(1)
         see = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
-        if self.causal:
+        if self.causal and cache is None:
             see = see & jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
         if memory_mask is not None:
             memory_mask = memory_mask[:, None, None, :]
@@ -189,18 +226,33 @@ class Transformer(nn.Module):
             raise ValueError(f"relative_position={self.relative_position!r}; valid: none, gated")
         distances = None
         if self.relative_position == "gated":
+            if cache is not None:
+                raise ValueError("relative_position='gated' has no cache; valid: none")
             distances = RelativePosition(self.heads, name="relative_position")(x.shape[1])
         x = constrain(x, BATCH, "sequence", None)
         inputs = (see, memory, memory_mask, distances, real)
+        make = self._make(int(self.expansion * x.shape[-1]), cache is None)
+        if cache is not None:
+            further = self._scanned_further if self.stack.scan else self._looped_further
+            last, states, new = further(x, (*inputs, jnp.asarray(at)), make, cache)
+            return LayerNorm(name="norm")(last), (x, *states), new
         run = self._scanned if self.stack.scan else self._looped
-        last, states = run(x, inputs, self._make(int(self.expansion * x.shape[-1])))
+        last, states = run(x, inputs, make)
         return LayerNorm(name="norm")(last), (x, *states)
 
     @nn.nowrap
-    def _make(self, hidden: int) -> Callable[..., nn.Module]:
+    def cache_stacks(self) -> tuple[int, ...]:
+        """How many blocks' keys and values each part of a cache holds, stacked; 0 for one, plain."""
+        if not self.stack.scan:
+            return (0,) * self.depth
+        period = len(self._mixtures())
+        return (self.depth // period,) * period
+
+    @nn.nowrap
+    def _make(self, hidden: int, remat: bool = True) -> Callable[..., nn.Module]:
         """Makes a block, given its `mixture` and `name`."""
         kind = Block
-        if self.stack.remat != "none":
+        if remat and self.stack.remat != "none":
             # A loop's own structure keeps the compiler from undoing it.
             once = not self.stack.scan
             kind = nn.remat(Block, policy=REMAT[self.stack.remat], prevent_cse=once)
@@ -246,3 +298,46 @@ class Transformer(nn.Module):
         )
         x, states = scan(unit, x, inputs)  # of each block of the period: [periods, B, N, D]
         return x, [state[i] for i in range(self.depth // len(mixtures)) for state in states]
+
+    @nn.nowrap
+    def _looped_further(self, x, inputs, make, cache):
+        mixtures, states, new = self._mixtures(), [], []
+        for i in range(self.depth):
+            if i == 0 or not self.shared_layers:
+                block = make(mixture=mixtures[i % len(mixtures)], name=f"block_{i}")
+            x, own = block(x, *inputs, cache=cache[i])
+            states.append(x)
+            new.append(own)
+        return x, states, tuple(new)
+
+    @nn.nowrap
+    def _scanned_further(self, x, inputs, make, cache):
+        mixtures, shared = self._mixtures(), self.shared_layers
+        if len(mixtures) == 1:
+            unit = make(mixture=mixtures[0], name="block_0" if shared else "blocks")
+        else:
+            unit = Period(make, mixtures, name="blocks")
+        of_memory = inputs[1] is None  # then what is known of it stays as it is
+
+        def body(unit, x, inputs, cache):
+            if len(mixtures) == 1:
+                x, own = unit(x, *inputs, cache=cache[0])
+                states, new = (x,), (own,)
+            else:
+                x, states, new = unit(x, *inputs, cache=cache)
+            return x, (states, tuple(c.replace(cross=None) for c in new) if of_memory else new)
+
+        scan = nn.scan(
+            body,
+            variable_axes={} if shared else {"params": 0},
+            variable_broadcast="params" if shared else False,
+            split_rngs={"params": not shared},
+            in_axes=(nn.broadcast, 1),
+            out_axes=(0, 1),
+            length=self.depth // len(mixtures),
+        )
+        x, (states, new) = scan(unit, x, inputs, cache)
+        if of_memory:
+            new = tuple(c.replace(cross=old.cross) for c, old in zip(new, cache, strict=True))
+        states = [state[i] for i in range(self.depth // len(mixtures)) for state in states]
+        return x, states, new

@@ -55,13 +55,21 @@ class Media:
         return "".join(self._sounds)
 
 
-def page(title: str, sections: list[tuple[str, str, str]], head: str, sounds: str) -> str:
+def page(
+    title: str,
+    sections: list[tuple[str, str, str]],
+    head: str,
+    sounds: str,
+    footer: str = "Written by <code>launch/evaluate.py</code> from the files of the run; nothing here "
+    "was computed anew.",
+) -> str:
     """The file's text.
 
     Args:
       sections: (anchor, title, content).
       head: the content above them.
       sounds: audio elements.
+      footer: the line at the end.
     """
     links = "".join(f'<a href="#{a}">{esc(t)}</a>' for a, t, _ in sections)
     body = "".join(
@@ -72,9 +80,7 @@ def page(title: str, sections: list[tuple[str, str, str]], head: str, sounds: st
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><title>{esc(title)}</title><style>{CSS}</style></head><body>'
         f'<header>{head}</header><nav><div>{links}<button id="theme" aria-label="light or dark">'
-        f"◐</button></div></nav><main>{body}</main><footer>Written by "
-        f"<code>launch/evaluate.py</code> from the files of the run; nothing here was computed "
-        f"anew.</footer>{sounds}<script>{SCRIPT}</script></body></html>\n"
+        f"◐</button></div></nav><main>{body}</main><footer>{footer}</footer>{sounds}<script>{SCRIPT}</script></body></html>\n"
     )
 
 
