@@ -51,6 +51,16 @@ class Dense(nn.Module):
         return flat.reshape(*x.shape[:-1], self.features)
 
 
+class Linear(nn.Module):
+    """x W + b as a network of its own, which a config can name."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return Dense(self.features, name="linear")(x)
+
+
 class LayerNorm(nn.Module):
     """Layer normalisation (arXiv 1607.06450) over the last axis, computed in float32."""
 
@@ -83,6 +93,24 @@ class Dropout(nn.Module):
 def gelu(x: jax.Array) -> jax.Array:
     """Exact GELU (arXiv 1606.08415), 0.5 x (1 + erf(x / sqrt 2))."""
     return 0.5 * x * (1.0 + jax.lax.erf(x * 2.0**-0.5))
+
+
+def gelu_tanh(x: jax.Array) -> jax.Array:
+    """GELU with the tanh approximation of the same paper (GPT-2)."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """x sigmoid(1.702 x), the paper's other approximation (CLIP)."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "relu": jax.nn.relu,
+}
 
 
 def sinusoid(length: int, width: int, start: jax.Array | int = 0) -> jax.Array:

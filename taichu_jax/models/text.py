@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from taichu_jax.models.cache import Cache, Written, empty
-from taichu_jax.models.layers import Dense, Dropout, Encoded, LayerNorm, gelu
+from taichu_jax.models.layers import ACTIVATIONS, Dense, Dropout, Encoded, LayerNorm
+from taichu_jax.models.style import Style
 from taichu_jax.models.transformer import Stack, Transformer
 
 
@@ -21,6 +22,13 @@ class TextEncoder(nn.Module):
       length: the longest input, in tokens.
       causal: true for a language model that reads left to right (GPT), false for BERT.
       stack: how the blocks are made (models/stack.py).
+      style: what a block computes (models/style.py).
+      token_types: number of kinds of tokens (BERT's sentences A and B), each with an embedding; 0 for
+        no such thing.
+      position_scheme: 'index' counts the places of a row, 'real' its tokens only (RoBERTa); padding
+        then has the position `position_offset` - 1.
+      position_offset: the position of the first token (RoBERTa: 2).
+      head_kind: 'transform' is BERT's, a dense layer, a norm and a bias; 'tied' the embedding alone.
     """
 
     vocab_size: int
@@ -32,11 +40,27 @@ class TextEncoder(nn.Module):
     dropout: float = 0.0
     causal: bool = False
     stack: Stack = Stack()
+    style: Style = Style()
+    token_types: int = 0
+    position_scheme: str = "index"
+    position_offset: int = 0
+    head_kind: str = "transform"
 
     def setup(self):
+        if self.position_scheme not in ("index", "real"):
+            raise ValueError(f"position_scheme={self.position_scheme!r}; valid: index, real")
+        if self.position_scheme == "real" and self.position_offset < 1:
+            raise ValueError(f"position_offset={self.position_offset}: padding has the one before")
+        if self.head_kind not in ("transform", "tied"):
+            raise ValueError(f"head_kind={self.head_kind!r}; valid: tied, transform")
         normal = nn.initializers.normal(0.02)
         self.token_embedding = self.param("token_embedding", normal, (self.vocab_size, self.width))
-        self.position = self.param("position", normal, (self.length, self.width))
+        places = self.length + self.position_offset
+        self.position = self.param("position", normal, (places, self.width))
+        if self.token_types:
+            self.kinds = self.param("type_embedding", normal, (self.token_types, self.width))
+        if self.style.first_norm:
+            self.first_norm = LayerNorm(self.style.epsilon)
         self.drop = Dropout(self.dropout)
         self.transformer = Transformer(
             self.depth,
@@ -45,10 +69,12 @@ class TextEncoder(nn.Module):
             self.dropout,
             causal=self.causal,
             stack=self.stack,
+            style=self.style,
         )
-        self.head = Dense(self.width)
-        self.head_norm = LayerNorm()
-        self.head_bias = self.param("head_bias", nn.initializers.zeros, (self.vocab_size,))
+        if self.head_kind == "transform":
+            self.head = Dense(self.width)
+            self.head_norm = LayerNorm(self.style.epsilon)
+            self.head_bias = self.param("head_bias", nn.initializers.zeros, (self.vocab_size,))
 
     def __call__(
         self,
@@ -56,6 +82,7 @@ class TextEncoder(nn.Module):
         mask: jax.Array,
         positions: jax.Array | None = None,
         segments: jax.Array | None = None,
+        types: jax.Array | None = None,
     ) -> Encoded:
         """Encodes token ids.
 
@@ -64,11 +91,16 @@ class TextEncoder(nn.Module):
           mask: bool [B, L], true where there is a token.
           positions: int32 [B, L], position within its own sentence, for packed rows.
           segments: int32 [B, L]; tokens see only tokens of their own segment, for packed rows.
+          types: int32 [B, L], each below `token_types`; by default all are 0.
         """
         if tokens.shape[1] > self.length:
             raise ValueError(f"text of {tokens.shape[1]} tokens, but length={self.length}")
-        where = self.position[: tokens.shape[1]] if positions is None else self.position[positions]
-        x = self.drop(self.token_embedding[tokens] + where)
+        x = self.token_embedding[tokens] + self._places(mask, positions)
+        if self.token_types:
+            x += self.kinds[0] if types is None else self.kinds[types]
+        elif types is not None:
+            raise ValueError("this encoder knows no types of tokens: token_types=0")
+        x = self.drop(self.first_norm(x) if self.style.first_norm else x)
         see = mask
         if segments is not None:
             see = mask[:, None, :] & (segments[:, :, None] == segments[:, None, :])
@@ -87,16 +119,34 @@ class TextEncoder(nn.Module):
         """
         if not self.causal:
             raise ValueError("causal=False: a state depends on later tokens; valid: True")
-        where = jax.lax.dynamic_slice_in_dim(self.position, at, tokens.shape[1])
-        x = self.token_embedding[tokens] + where
+        if self.position_scheme != "index":
+            raise ValueError(f"position_scheme={self.position_scheme!r} has no cache; valid: index")
+        first = at + self.position_offset
+        x = self.token_embedding[tokens]
+        x += jax.lax.dynamic_slice_in_dim(self.position, first, tokens.shape[1])
+        if self.token_types:
+            x += self.kinds[0]
+        x = self.first_norm(x) if self.style.first_norm else x
         x, _, cache = self.transformer(x, _past(tokens, at, cache), cache=cache, at=at)
         return x, cache
 
     def logits(self, states: jax.Array) -> jax.Array:
         """Vocabulary scores [..., V] of states [..., D]: transform, norm, tied embedding (BERT)."""
-        states = self.head_norm(gelu(self.head(states)))
+        if self.head_kind == "transform":
+            states = self.head_norm(ACTIVATIONS[self.style.activation](self.head(states)))
         scores = states @ self.token_embedding.T.astype(states.dtype)
-        return scores + self.head_bias.astype(states.dtype)
+        if self.head_kind == "transform":
+            scores += self.head_bias.astype(states.dtype)
+        return scores
+
+    def _places(self, mask, positions):
+        """The embedding of every token's position, [L, D] or [B, L, D]."""
+        first = self.position_offset
+        if positions is None and self.position_scheme == "index":
+            return self.position[first : first + mask.shape[1]]
+        if positions is None:
+            positions = jnp.where(mask, jnp.cumsum(mask, axis=1) - 1, -1)
+        return self.position[positions + first]
 
 
 class TextDecoder(nn.Module):

@@ -1,4 +1,4 @@
-"""The transformer that every model here shares (arXiv 1706.03762, pre-norm)."""
+"""The transformer that every model here shares (arXiv 1706.03762); pre-norm unless `style` says else."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from flax import linen as nn
 
 from taichu_jax.models.cache import BlockCache, Cache
 from taichu_jax.models.experts import AUXILIARY, Experts, Mixture
-from taichu_jax.models.layers import Dense, Dropout, LayerNorm, gelu
+from taichu_jax.models.layers import ACTIVATIONS, Dense, Dropout, LayerNorm
 from taichu_jax.models.relative_position import PositionGate, RelativePosition
 from taichu_jax.models.stack import REMAT, Stack
+from taichu_jax.models.style import Style
 from taichu_jax.ops.constrain import BATCH, constrain
 
 __all__ = ["Attention", "Block", "FeedForward", "Stack", "Transformer"]
@@ -26,10 +27,12 @@ class Attention(nn.Module):
     Attributes:
       heads: number of heads; D must be a multiple of it.
       dropout: on the attention weights.
+      style: which biases there are.
     """
 
     heads: int
     dropout: float = 0.0
+    style: Style = Style()
 
     @nn.compact
     def __call__(
@@ -59,12 +62,13 @@ class Attention(nn.Module):
             return constrain(y, BATCH, positions, "tensor", None)
 
         # Each device keeps its own queries and gathers the keys and values of all positions.
-        query = split(Dense(width, name="query")(x), "sequence")
+        style = self.style
+        query = split(Dense(width, style.query_bias, name="query")(x), "sequence")
         if memory is None:
             key, value = cache.key, cache.value
         else:
-            key = split(Dense(width, name="key")(memory), None)
-            value = split(Dense(width, name="value")(memory), None)
+            key = split(Dense(width, style.key_bias, name="key")(memory), None)
+            value = split(Dense(width, style.value_bias, name="value")(memory), None)
             if cache is not None:
                 key, value, cache = cache.extended(key, value, at)
         scores = jnp.einsum("bnhd,bmhd->bhnm", query, key) * (width // self.heads) ** -0.5
@@ -83,14 +87,16 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Dense, GELU, Dense; `hidden` units between."""
+    """Dense, activation, Dense; `hidden` units between."""
 
     hidden: int
     dropout: float = 0.0
+    activation: str = "gelu"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        hidden = constrain(gelu(Dense(self.hidden, name="up")(x)), BATCH, "sequence", "tensor")
+        hidden = ACTIVATIONS[self.activation](Dense(self.hidden, name="up")(x))
+        hidden = constrain(hidden, BATCH, "sequence", "tensor")
         hidden = Dropout(self.dropout)(hidden)
         return Dense(x.shape[-1], name="down")(hidden)
 
@@ -101,6 +107,7 @@ class Block(nn.Module):
     Attributes:
       mixture: experts in place of the feed-forward layer.
       causal: whether the mask is; only the mixture asks.
+      style: models/style.py.
     """
 
     heads: int
@@ -109,30 +116,53 @@ class Block(nn.Module):
     cross: bool = False
     causal: bool = False
     mixture: Experts | None = None
+    style: Style = Style()
 
     @nn.compact
     def __call__(
         self, x, mask, memory=None, memory_mask=None, distances=None, real=None, at=None, cache=None
     ):
         """The states; with a `BlockCache` the pair (states, cache), see `Attention`."""
+        style = self.style
         own, cross = (None, None) if cache is None else (cache.own, cache.cross)
-        y = LayerNorm(name="attention_norm")(x)
-        attend = Attention(self.heads, self.dropout, name="attention")
+        y = self._before("attention", x)
+        attend = Attention(self.heads, self.dropout, style, name="attention")
         y, own = _pair(attend(y, y, mask, distances, own, at))
-        x = x + Dropout(self.dropout)(y)
+        x = self._after("attention", x, y)
         if self.cross:
-            y = LayerNorm(name="cross_norm")(x)
-            attend = Attention(self.heads, self.dropout, name="cross")
+            y = self._before("cross", x)
+            attend = Attention(self.heads, self.dropout, style, name="cross")
             y, cross = _pair(attend(y, memory, memory_mask, None, cross, at))
-            x = x + Dropout(self.dropout)(y)
-        y = LayerNorm(name="feed_forward_norm")(x)
+            x = self._after("cross", x, y)
+        y = self._before("feed_forward", x)
         if self.mixture is None:
-            y = FeedForward(self.hidden, self.dropout, name="feed_forward")(y)
+            layer = FeedForward(self.hidden, self.dropout, style.activation, name="feed_forward")
+            y = layer(y)
         else:
+            if style.activation != "gelu":
+                raise ValueError(f"style.activation={style.activation!r}: experts have 'gelu'")
             mixture = Mixture(self.mixture, self.hidden, self.dropout, self.causal, name="experts")
             y = mixture(y, real)
-        x = constrain(x + Dropout(self.dropout)(y), BATCH, "sequence", None)
+        x = constrain(self._after("feed_forward", x, y), BATCH, "sequence", None)
         return x if cache is None else (x, BlockCache(own, cross))
+
+    @nn.nowrap
+    def _before(self, layer, x):
+        """What a layer reads."""
+        if self.style.norm == "post":
+            return x
+        return LayerNorm(self.style.epsilon, name=f"{layer}_norm")(x)
+
+    @nn.nowrap
+    def _after(self, layer, x, y):
+        """x and what a layer made of it, added up."""
+        if self.style.layer_scale:
+            start = nn.initializers.constant(self.style.layer_scale)
+            y *= self.param(f"{layer}_scale", start, (x.shape[-1],)).astype(y.dtype)
+        x = x + Dropout(self.dropout)(y)
+        if self.style.norm == "pre":
+            return x
+        return LayerNorm(self.style.epsilon, name=f"{layer}_norm")(x)
 
 
 def _pair(result):
@@ -176,6 +206,7 @@ class Transformer(nn.Module):
       stack: how the blocks are made. Unscanned parameters are `block_0`, `block_1`, ...; scanned ones
         `blocks`, or where every e-th block has experts `blocks/block_0` to `blocks/block_(e-1)`, of
         which entry p is block p e + i; shared ones are `block_0` either way.
+      style: what a block computes (models/style.py); `first_norm` is the caller's, before its dropout.
     """
 
     depth: int
@@ -187,6 +218,7 @@ class Transformer(nn.Module):
     shared_layers: bool = False
     relative_position: str = "none"
     stack: Stack = Stack()
+    style: Style = Style()
 
     @nn.compact
     def __call__(
@@ -199,7 +231,7 @@ class Transformer(nn.Module):
         cache: Cache | None = None,
         at: jax.Array | int = 0,
     ) -> tuple[Any, ...]:
-        """Returns the normalised states [B, N, D] and the states before and after every block.
+        """Returns the last states [B, N, D], normalised, and the states before and after every block.
 
         With a cache, x are the positions from `at` on, and the new cache is returned third.
 
@@ -235,10 +267,14 @@ class Transformer(nn.Module):
         if cache is not None:
             further = self._scanned_further if self.stack.scan else self._looped_further
             last, states, new = further(x, (*inputs, jnp.asarray(at)), make, cache)
-            return LayerNorm(name="norm")(last), (x, *states), new
+            return self._normalised(last), (x, *states), new
         run = self._scanned if self.stack.scan else self._looped
         last, states = run(x, inputs, make)
-        return LayerNorm(name="norm")(last), (x, *states)
+        return self._normalised(last), (x, *states)
+
+    @nn.nowrap
+    def _normalised(self, x):
+        return LayerNorm(self.style.epsilon, name="norm")(x) if self.style.final_norm else x
 
     @nn.nowrap
     def cache_stacks(self) -> tuple[int, ...]:
@@ -256,7 +292,9 @@ class Transformer(nn.Module):
             # A loop's own structure keeps the compiler from undoing it.
             once = not self.stack.scan
             kind = nn.remat(Block, policy=REMAT[self.stack.remat], prevent_cse=once)
-        return functools.partial(kind, self.heads, hidden, self.dropout, self.cross, self.causal)
+        return functools.partial(
+            kind, self.heads, hidden, self.dropout, self.cross, self.causal, style=self.style
+        )
 
     @nn.nowrap
     def _mixtures(self) -> tuple[Experts | None, ...]:

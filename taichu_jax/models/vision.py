@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from taichu_jax.models.layers import Dense, Dropout, Encoded, sinusoid_2d
+from taichu_jax.models.layers import Dense, Dropout, Encoded, LayerNorm, sinusoid_2d
+from taichu_jax.models.style import Style
 from taichu_jax.models.transformer import Stack, Transformer
-from taichu_jax.ops.patches import centred, patchify
+from taichu_jax.ops.patches import patchify
 
 POSITIONS = ("sinusoid", "learned")
 
@@ -16,8 +17,8 @@ POSITIONS = ("sinusoid", "learned")
 class ViT(nn.Module):
     """Vision transformer (arXiv 2010.11929) over square patches.
 
-    Pixels come in [0, 1] and are scaled to [-1, 1] inside. Only the mean over the patches or a class
-    token knows the whole picture; the class token has no position.
+    Pixels come in [0, 1] and are scaled inside, by default to [-1, 1]. Only the mean over the patches
+    or a class token knows the whole picture.
 
     Attributes:
       patch: side of a patch, in pixels.
@@ -26,6 +27,10 @@ class ViT(nn.Module):
       cls: a learned token goes before the patches.
       position: 'sinusoid' is fixed (MAE, MoCo v3), 'learned' is trained (ViT).
       stack: how the blocks are made (models/stack.py).
+      style: what a block computes (models/style.py).
+      cls_position: the class token has a learned position too (ViT).
+      patch_bias: whether the patch product has one (CLIP: no).
+      mean, deviation: of red, green and blue; pixels are (x - mean) / deviation inside.
     """
 
     width: int = 128
@@ -38,8 +43,15 @@ class ViT(nn.Module):
     cls: bool = False
     position: str = "sinusoid"
     stack: Stack = Stack()
+    style: Style = Style()
+    cls_position: bool = False
+    patch_bias: bool = True
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    deviation: tuple[float, ...] = (0.5, 0.5, 0.5)
 
     def setup(self):
+        if self.cls_position and not self.cls:
+            raise ValueError("cls_position=True: there is no class token, cls=False")
         if self.size % self.patch:
             raise ValueError(f"size={self.size} is not a multiple of patch={self.patch}")
         if self.position not in POSITIONS:
@@ -49,18 +61,29 @@ class ViT(nn.Module):
             raise ValueError(f"width={self.width} is not a multiple of 4")
         normal = nn.initializers.normal(0.02)
         # The scale of a dense layer, not of a small embedding: pixels must not drown in positions.
-        self.patches = Dense(self.width, kernel_init=nn.initializers.xavier_uniform())
+        self.patches = Dense(
+            self.width, self.patch_bias, kernel_init=nn.initializers.xavier_uniform()
+        )
         self.mask_token = self.param("mask_token", normal, (self.width,))
         if self.cls:
             self.cls_token = self.param("cls_token", normal, (self.width,))
+        if self.cls_position:
+            self.cls_place = self.param("cls_position", normal, (self.width,))
         if self.position == "learned":
             # Flax reserves the field's name for the field, so the parameter has another one.
             self.grid = self.param("patch_position", normal, (side**2, self.width))
         else:
             self.grid = sinusoid_2d(side, side, self.width)
         self.drop = Dropout(self.dropout)
+        if self.style.first_norm:
+            self.first_norm = LayerNorm(self.style.epsilon)
         self.transformer = Transformer(
-            self.depth, self.heads, self.expansion, self.dropout, stack=self.stack
+            self.depth,
+            self.heads,
+            self.expansion,
+            self.dropout,
+            stack=self.stack,
+            style=self.style,
         )
 
     def __call__(
@@ -74,18 +97,24 @@ class ViT(nn.Module):
           keep: int32 [B, K]; only these patches are encoded, in this order (MAE).
         """
         rows, columns = (length // self.patch for length in images.shape[1:3])
-        x = self.patches(patchify(centred(images), self.patch))
+        x = self.patches(patchify(self._scaled(images), self.patch))
         if mask is not None:
             x = jnp.where(mask[..., None], self.mask_token.astype(x.dtype), x)
         x += self._positions(rows, columns).astype(x.dtype)
         if keep is not None:
             x = jnp.take_along_axis(x, keep[..., None], axis=1)
         if self.cls:
-            token = jnp.broadcast_to(self.cls_token.astype(x.dtype), (len(x), 1, self.width))
+            token = self.cls_token + self.cls_place if self.cls_position else self.cls_token
+            token = jnp.broadcast_to(token.astype(x.dtype), (len(x), 1, self.width))
             x = jnp.concatenate([token, x], axis=1)
         everywhere = jnp.ones(x.shape[:2], bool)
-        tokens, layers = self.transformer(self.drop(x), everywhere)
+        x = self.drop(self.first_norm(x) if self.style.first_norm else x)
+        tokens, layers = self.transformer(x, everywhere)
         return Encoded(tokens=tokens, mask=everywhere, layers=layers, rate=float(rows))
+
+    def _scaled(self, images: jax.Array) -> jax.Array:
+        mean, deviation = (jnp.array(x, images.dtype) for x in (self.mean, self.deviation))
+        return (images - mean) / deviation
 
     def _positions(self, rows: int, columns: int) -> jax.Array:
         side = self.size // self.patch
@@ -104,6 +133,8 @@ class MAEDecoder(nn.Module):
       patches: number of patches of a (square) picture, kept or not.
       cls: the encoder's tokens begin with a class token, which takes part but predicts nothing.
       stack: how the blocks are made (models/stack.py).
+      style: what a block computes (models/style.py).
+      position: 'sinusoid' is fixed, 'learned' is trained, with one for the class token.
     """
 
     width: int = 64
@@ -115,6 +146,8 @@ class MAEDecoder(nn.Module):
     dropout: float = 0.0
     cls: bool = False
     stack: Stack = Stack()
+    style: Style = Style()
+    position: str = "sinusoid"
 
     @nn.compact
     def __call__(self, tokens: jax.Array, keep: jax.Array) -> jax.Array:
@@ -131,14 +164,23 @@ class MAEDecoder(nn.Module):
             raise ValueError(
                 f"{tokens.shape[1]} tokens for {keep.shape[1]} kept patches, but cls={self.cls}"
             )
-        mask_token = self.param("mask_token", nn.initializers.normal(0.02), (self.width,))
+        if self.position not in POSITIONS:
+            raise ValueError(f"position={self.position!r}; valid: {', '.join(POSITIONS)}")
+        normal = nn.initializers.normal(0.02)
+        mask_token = self.param("mask_token", normal, (self.width,))
         x = Dense(self.width, name="embed")(tokens)
         first, x = x[:, : int(self.cls)], x[:, int(self.cls) :]
         from_where = keep[:, :, None] == jnp.arange(self.patches)  # [B, K, N]
         source = from_where.argmax(1)[..., None]
         x = jnp.take_along_axis(x, source, axis=1)
         x = jnp.where(from_where.any(1)[..., None], x, mask_token.astype(x.dtype))
-        x = jnp.concatenate([first, x + sinusoid_2d(side, side, self.width).astype(x.dtype)], 1)
+        if self.position == "learned":
+            where = self.param("patch_position", normal, (self.patches, self.width))
+            if self.cls:
+                first += self.param("cls_position", normal, (self.width,)).astype(x.dtype)
+        else:
+            where = sinusoid_2d(side, side, self.width)
+        x = jnp.concatenate([first, x + where.astype(x.dtype)], axis=1)
         everywhere = jnp.ones(x.shape[:2], bool)
         transformer = Transformer(
             self.depth,
@@ -146,7 +188,11 @@ class MAEDecoder(nn.Module):
             self.expansion,
             self.dropout,
             stack=self.stack,
+            style=self.style,
             name="transformer",
         )
-        x, _ = transformer(Dropout(self.dropout)(x), everywhere)
+        x = Dropout(self.dropout)(x)
+        if self.style.first_norm:
+            x = LayerNorm(self.style.epsilon, name="first_norm")(x)
+        x, _ = transformer(x, everywhere)
         return Dense(3 * self.patch**2, name="pixels")(x[:, int(self.cls) :])

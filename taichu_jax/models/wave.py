@@ -1,8 +1,8 @@
 """Speech from samples: the encoder of wav2vec 2.0 (arXiv 2006.11477), with a pre-norm transformer.
 
-Differences from the published base model: blocks are pre-norm (as its large model), layer norms have an
-epsilon of 1e-6 (1e-5), group norm leaves padding out, and the kernel of the position convolution is a
-plain one, without weight normalisation (a published kernel is folded into one before it is loaded).
+Differences from the published base model, unless `style` and `weight_norm` say else: blocks are pre-norm
+(as its large model), layer norms have an epsilon of 1e-6 (1e-5), and the kernel of the position
+convolution is a plain one, without weight normalisation. Group norm always leaves padding out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from taichu_jax.models.layers import Dense, Dropout, Encoded, LayerNorm, gelu
+from taichu_jax.models.style import Style
 from taichu_jax.models.transformer import Stack, Transformer
 from taichu_jax.ops.gradients import scale_gradient
 from taichu_jax.ops.lengths import within, zero_beyond
@@ -29,6 +30,8 @@ class TimeConvolution(nn.Module):
       groups: channels are split into so many independent convolutions. They are written as separate
         ones, because on CPUs a grouped convolution is ten times slower than its parts.
       padding: zeros before and after.
+      weight_norm: the kernel's matrix of every step of time has a learned length, `kernel_scale`
+        (arXiv 1602.07868).
     """
 
     features: int
@@ -38,11 +41,17 @@ class TimeConvolution(nn.Module):
     padding: tuple[int, int] = (0, 0)
     use_bias: bool = False
     kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+    weight_norm: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        if self.weight_norm:
+            norm = jnp.sqrt(jnp.square(kernel.astype(jnp.float32)).sum((1, 2)))
+            scale = self.param("kernel_scale", lambda key: norm).astype(jnp.float32)
+            kernel = kernel * (scale / norm)[:, None, None]
+        kernel = kernel.astype(x.dtype)
         parts = [
             jax.lax.conv_general_dilated(
                 part,
@@ -97,6 +106,9 @@ class WaveEncoder(nn.Module):
       sample_rate: samples per second.
       relative_position: 'none', or 'gated' (WavLM; models/relative_position.py).
       stack: how the blocks are made (models/stack.py).
+      style: what a block computes (models/style.py).
+      weight_norm: the kernel of a single position convolution is normalised (wav2vec 2.0, HuBERT).
+      convolution_bias: whether the front end's convolutions have one; None for norm='layer' alone.
     """
 
     width: int = 768
@@ -115,6 +127,9 @@ class WaveEncoder(nn.Module):
     relative_position: str = "none"
     stack: Stack = Stack()
     position_layers: int = 1
+    style: Style = Style()
+    weight_norm: bool = False
+    convolution_bias: bool | None = None
 
     def setup(self):
         if self.position_layers < 1:
@@ -123,13 +138,14 @@ class WaveEncoder(nn.Module):
             raise ValueError(f"norm={self.norm!r}; valid: group, layer")
         if len(self.kernels) != len(self.strides):
             raise ValueError(f"{len(self.kernels)} kernels, but {len(self.strides)} strides")
-        layered = self.norm == "layer"
+        layered, epsilon = self.norm == "layer", self.style.epsilon
+        bias = layered if self.convolution_bias is None else self.convolution_bias
         self.convolutions = [
-            TimeConvolution(self.channels, size, stride, use_bias=layered)
+            TimeConvolution(self.channels, size, stride, use_bias=bias)
             for size, stride in zip(self.kernels, self.strides, strict=True)
         ]
-        self.norms = [LayerNorm() for _ in self.kernels] if layered else [TimeNorm()]
-        self.latent_norm = LayerNorm()
+        self.norms = [LayerNorm(epsilon) for _ in self.kernels] if layered else [TimeNorm()]
+        self.latent_norm = LayerNorm(epsilon)
         self.projection = Dense(self.width)
         self.mask_token = self.param("mask_token", nn.initializers.uniform(1.0), (self.width,))
         std = math.sqrt(4 * (1 - self.dropout) / (self.positions * self.width))
@@ -142,7 +158,9 @@ class WaveEncoder(nn.Module):
             use_bias=True,
         )
         if self.position_layers == 1:
-            self.place = place(kernel_init=nn.initializers.normal(std))
+            self.place = place(
+                kernel_init=nn.initializers.normal(std), weight_norm=self.weight_norm
+            )
         else:
             # what follows each is a norm, so the size of a kernel does not matter
             self.places = [place() for _ in range(self.position_layers)]
@@ -154,7 +172,10 @@ class WaveEncoder(nn.Module):
             self.dropout,
             relative_position=self.relative_position,
             stack=self.stack,
+            style=self.style,
         )
+        if self.style.first_norm:
+            self.first_norm = LayerNorm(epsilon)
 
     @nn.nowrap
     def token_count(self, samples):
@@ -208,6 +229,8 @@ class WaveEncoder(nn.Module):
             x = jnp.where(masked[..., None], self.mask_token.astype(x.dtype), x)
         x = zero_beyond(x, mask)
         x = x + self._position(x, mask)
+        if self.style.first_norm:
+            x = self.first_norm(x)
         x, layers = self.transformer(self.drop(x), mask)
         rate = self.sample_rate / math.prod(self.strides)
         return Encoded(tokens=x, mask=mask, layers=layers, rate=rate)

@@ -14,6 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from flax import traverse_util
 
+from taichu_jax.interop.architectures import wave
+from taichu_jax.interop.rules import Rule
+
 Change = Callable[..., np.ndarray]
 
 
@@ -37,6 +40,11 @@ Table = dict[str, Source]
 def source(name: str, change: Change = lambda x: x) -> Source:
     """One tensor, moved around; its gradient is moved alike."""
     return Source((name,), change, change)
+
+
+def of_rules(rules: Iterable[Rule]) -> Table:
+    """Rules of launch/convert.py that make one of our parameters each."""
+    return {rule.ours[0]: source(rule.theirs, lambda x, r=rule: r.take(x)[0]) for rule in rules}
 
 
 def dense(ours: str, theirs: str, bias: bool = True) -> Table:
@@ -76,12 +84,7 @@ def recurrence(ours: str, theirs: str, cell: str) -> Table:
 
 def transformers_block(ours: str, theirs: str) -> Table:
     """A pre-norm block of transformers' speech models ('stable layer norm')."""
-    table = norm(f"{ours}/attention_norm", f"{theirs}.layer_norm")
-    for mine, name in (("query", "q"), ("key", "k"), ("value", "v"), ("out", "out")):
-        table |= dense(f"{ours}/attention/{mine}", f"{theirs}.attention.{name}_proj")
-    table |= norm(f"{ours}/feed_forward_norm", f"{theirs}.final_layer_norm")
-    table |= dense(f"{ours}/feed_forward/up", f"{theirs}.feed_forward.intermediate_dense")
-    return table | dense(f"{ours}/feed_forward/down", f"{theirs}.feed_forward.output_dense")
+    return of_rules(wave.block(theirs, ours))
 
 
 def wave_encoder(

@@ -1,0 +1,1 @@
+"""Weights to and from the folders of the Hugging Face hub (config.json and safetensors)."""

@@ -1,0 +1,23 @@
+"""The architectures that can be converted, by the model_type of their config.json."""
+
+from taichu_jax.interop.architecture import Architecture
+from taichu_jax.interop.architectures.bert import Bert, Roberta
+from taichu_jax.interop.architectures.clip import CLIP
+from taichu_jax.interop.architectures.gpt2 import GPT2
+from taichu_jax.interop.architectures.vit import VisionTransformer, ViTMAE
+from taichu_jax.interop.architectures.wave import Data2VecSpeech, Hubert, Wav2Vec2Speech
+
+ARCHITECTURES: dict[str, Architecture] = {
+    kind.model_type: kind()
+    for kind in (
+        Bert,
+        Roberta,
+        GPT2,
+        VisionTransformer,
+        ViTMAE,
+        Wav2Vec2Speech,
+        Hubert,
+        Data2VecSpeech,
+        CLIP,
+    )
+}

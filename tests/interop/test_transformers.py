@@ -1,0 +1,53 @@
+"""What is written here, transformers loads, with no tensor missing, unexpected or of another shape."""
+
+from __future__ import annotations
+
+import jax
+import pytest
+
+from taichu_jax.interop.architectures import ARCHITECTURES
+from taichu_jax.interop.convert import _settings_of, read_model
+from taichu_jax.interop.tensors import read_json
+from tests.interop.folders import CONFIGS, tensors_of, write_folder
+
+torch = pytest.importorskip("torch", reason="see requirements-test.txt")
+transformers = pytest.importorskip("transformers", reason="see requirements-test.txt")
+
+# One class has one head: without these parts all that is left is in one class.
+WITHOUT = {
+    "bert": (),
+    "roberta": ("pooler",),
+    "vit": ("mask_token", "pooler"),
+    "vit_mae": (),
+    "wav2vec2": ("ctc",),
+    "hubert": (),
+    "data2vec-audio": (),
+}
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_transformers_reads_it(model_type, tmp_path):
+    """With the config.json that is written for networks that were never in a file."""
+    values, tensors = tensors_of(model_type, WITHOUT.get(model_type, ()))
+    write_folder(tmp_path / "given", values, tensors)
+    model = read_model(tmp_path / "given")
+    settings, reason = _settings_of(ARCHITECTURES[model_type], model.networks, model.params)
+    assert reason == ""
+    write_folder(tmp_path / "own", settings, tensors)
+    kind = getattr(transformers, settings["architectures"][0])
+    loaded, info = kind.from_pretrained(tmp_path / "own", output_loading_info=True)
+    assert not any(info.values()), info
+    for part in (loaded.config, read_json(tmp_path / "own" / "config.json")):
+        assert (part["model_type"] if isinstance(part, dict) else part.model_type) == model_type
+
+    loaded.save_pretrained(tmp_path / "theirs")
+    again = read_model(tmp_path / "theirs")
+    assert again.networks == model.networks
+    old, new = (jax.tree_util.tree_leaves_with_path(m.params) for m in (model, again))
+    kept = {
+        path: leaf
+        for path, leaf in old
+        if jax.tree_util.keystr(path, simple=True, separator="/") not in model.anew
+    }
+    for path, leaf in new:
+        assert path not in kept or (kept[path] == leaf).all(), path
