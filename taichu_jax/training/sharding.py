@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import traverse_util
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -83,8 +84,15 @@ class MeshShape:
                 f"config.mesh: {sizes} uses {used} of {len(devices)} devices; with several processes all "
                 "must be used (-1 takes what is left)"
             )
-        grid = np.asarray(devices[:used]).reshape(tuple(sizes.values()))
+        grid = _arranged(devices[:used], tuple(sizes.values()), whole=used == len(devices))
         return Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def _arranged(devices: list, shape: tuple[int, ...], whole: bool) -> np.ndarray:
+    """The devices as a grid; on a whole TPU slice neighbours in an axis are wired to each other."""
+    if whole and devices[0].platform == "tpu":
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return np.asarray(devices).reshape(shape)
 
 
 def on_mesh(function: Callable, mesh: Mesh) -> Callable:

@@ -1,0 +1,1 @@
+"""What the compiler made of a train step: memory, work and collectives, read from its own output."""
