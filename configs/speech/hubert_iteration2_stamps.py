@@ -8,7 +8,7 @@
 
 500 clusters of the states half-way up (block 2 of 4; the paper: 6 of 12), once for every token of 20
 ms, and a start from new weights: the paper. The rest as in configs/speech/hubert_stamps.py.
-Not run to its end yet.
+Not run to its end yet; 400 steps: experiments/speech_ssl.
 """
 
 from configs.speech._units import with_units

@@ -7,7 +7,7 @@
 2), from mel frames instead of samples, so without the penalty on the front end. Codes of 64 numbers
 instead of 256, size, learning rate: ours, for two cores. configs/speech/hubert_iteration2_stamps.py
 goes on from here.
-Not run to its end yet.
+Not run to its end yet; 400 steps: experiments/speech_ssl.
 """
 
 from configs.speech._units import with_units

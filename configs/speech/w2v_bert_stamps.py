@@ -7,7 +7,7 @@ both with weight 1; one codebook; no penalty on the latents; spans, distractors,
 The shared `draw` makes both hide the same steps. Transformer blocks instead of Conformer blocks, two
 frames a token instead of four (a word is short), 128 codes instead of 1024, size, learning rate and
 the Gumbel temperature's fall within this run: ours, for two cores.
-Not run to its end yet.
+Not run to its end yet; 400 steps: experiments/speech_ssl.
 """
 
 from configs.speech._voices import FRAMES, on_stamps

@@ -4,7 +4,7 @@
 
 Masking, distractors, temperatures, diversity: the paper; the Gumbel temperature falls within this
 run's steps instead of 400,000. Size, batch and learning rate: ours, for two cores.
-Not run to its end yet.
+Not run to its end yet; 400 steps: experiments/speech_ssl.
 """
 
 from configs.speech._voices import on_stamps

@@ -7,7 +7,7 @@ steps ahead, where its window holds no sample that the state has heard, and late
 logarithm: the authors' code. Channels normalised step by step, so that no state knows the future
 (models/contextual.py). 64 channels and width 128 instead of 512, batch and learning rate: ours, for
 two cores.
-Not run to its end yet.
+Not run to its end yet; 400 steps: experiments/speech_ssl.
 """
 
 from configs.speech._voices import on_stamps
