@@ -167,20 +167,28 @@ def _text(path: Path) -> str | None:
 
 def _fail(error: BaseException) -> NoReturn:
     code, told = 1, " ".join(str(error).split())
+    of_jax = _from_jax(error)
     if isinstance(error, UserError):
-        code = 2
+        code = 1 if of_jax else 2  # a save that another's death broke is no wrong setting
     elif isinstance(error, KeyboardInterrupt):
         code, told = 130, "interrupted"
     else:
         traceback.print_exception(error)
         told = f"{type(error).__name__}: {told[:300]}"
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            told += "; if another process died, that is why: start all of them again"
+    if of_jax:
+        told += "; if another process died, that is why: start all of them again"
     who = f"process {jax.process_index()} of {jax.process_count()}"
     print(f"error: {who}: {told}", file=sys.stderr, flush=True)
     with contextlib.suppress(Exception):  # another one was first, or the service is gone
         _client().key_value_set(_FAILED, json.dumps([jax.process_index(), code, told]))
     _leave(code)
+
+
+def _from_jax(error: BaseException | None) -> bool:
+    """Whether JAX's runtime raised it, or what it was raised from."""
+    while error is not None and not isinstance(error, jax.errors.JaxRuntimeError):
+        error = error.__cause__
+    return error is not None
 
 
 @contextlib.contextmanager

@@ -266,6 +266,11 @@ def pretend(monkeypatch):
     return service
 
 
+def _raised_from(error, cause):
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
@@ -275,6 +280,11 @@ def pretend(monkeypatch):
             jax.errors.JaxRuntimeError("peer closed"),
             1,
             "peer closed; if another process died, that is why: start all of them again",
+        ),
+        (
+            _raised_from(UserError("cannot write"), jax.errors.JaxRuntimeError("peer closed")),
+            1,
+            "cannot write; if another process died, that is why: start all of them again",
         ),
         (KeyboardInterrupt(), 130, "error: process 0 of 2: interrupted"),
     ],
