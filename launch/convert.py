@@ -41,7 +41,7 @@ def run(arguments: list[str]) -> None:
     """Parses the arguments and converts."""
     from taichu_jax.errors import UserError
 
-    flags = parse(arguments)
+    flags = cli.parse(arguments, FLAGS)
     source, target = flags["from"], flags["to"]
     if not source or not target:
         raise UserError("--from and --to are needed: one a run's folder, the other hf:DIR")
@@ -83,24 +83,6 @@ def run(arguments: list[str]) -> None:
     for note in notes:
         print(note)
     print(f"written: {target.removeprefix(HF)}")
-
-
-def parse(arguments: list[str]) -> dict[str, str]:
-    """`--name value` and `--name=value`."""
-    from taichu_jax.config import choices
-    from taichu_jax.errors import UserError
-
-    values, rest = dict(FLAGS), list(arguments)
-    while rest:
-        name, equals, value = rest.pop(0).partition("=")
-        if not name.startswith("--") or name[2:] not in values:
-            raise UserError(f"{name}: no such flag; {choices(name, [f'--{k}' for k in FLAGS])}")
-        if not equals:
-            if not rest:
-                raise UserError(f"{name}: needs a value")
-            value = rest.pop(0)
-        values[name[2:]] = value
-    return values
 
 
 if __name__ == "__main__":

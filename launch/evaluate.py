@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> None:
     """Parses the arguments, evaluates, prints tables and writes the report."""
     from taichu_jax.errors import UserError
 
-    flags = parse(arguments)
+    flags = cli.parse(arguments, FLAGS)
     if not flags["run"]:
         raise UserError("--run DIR is needed: the folder of a run, for example runs/taichu_stamps")
     report = cli.flag("report", flags["report"])
@@ -61,24 +61,6 @@ def evaluate(flags: dict[str, str]) -> None:
         results = evaluate(opened, only, progress.say)
     for name in names:
         show(name, results["evaluations"][name])
-
-
-def parse(arguments: list[str]) -> dict[str, str]:
-    """`--name value` and `--name=value`."""
-    from taichu_jax.config import choices
-    from taichu_jax.errors import UserError
-
-    values, rest = dict(FLAGS), list(arguments)
-    while rest:
-        name, equals, value = rest.pop(0).partition("=")
-        if not name.startswith("--") or name[2:] not in values:
-            raise UserError(f"{name}: no such flag; {choices(name, [f'--{k}' for k in FLAGS])}")
-        if not equals:
-            if not rest:
-                raise UserError(f"{name}: needs a value")
-            value = rest.pop(0)
-        values[name[2:]] = value
-    return values
 
 
 if __name__ == "__main__":
