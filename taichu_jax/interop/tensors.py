@@ -54,7 +54,8 @@ def write_tensors(
     Raises:
       UserError: they cannot be written.
     """
-    folder, shards, size = Path(folder), [{}], 0  # type: ignore[var-annotated]
+    folder, size = Path(folder), 0
+    shards: list[dict[str, np.ndarray]] = [{}]
     for name in sorted(tensors):
         tensor = np.ascontiguousarray(tensors[name]).reshape(tensors[name].shape)
         if shards[-1] and size + tensor.nbytes > shard_bytes:
