@@ -2,8 +2,9 @@
 
     samples -> log-mel frames -> chunks of frames -> states (`SpeechEncoder.stream`) -> greedy CTC
 
-Each stage keeps what the next call needs and no more, so the memory does not grow with the sound. The
-result is that of the same run on the whole recording at once.
+Each stage keeps what the next call needs and no more, so the memory does not grow with the sound, nor,
+where the text is cut at pauses, with the text. The letters are those of the same run on the whole
+recording at once.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from taichu_jax.data.audio import HOP, RATE, WINDOW, frame_count, log_mel
 from taichu_jax.errors import UserError
 from taichu_jax.evals.decoding.ctc import BLANK
 from taichu_jax.evals.features import jitted
-from taichu_jax.models.speech import Heard, SpeechEncoder
+from taichu_jax.models.speech import FRAME_RATE, Heard, SpeechEncoder
 from taichu_jax.objectives.speech.ctc import CTC
 
 _HALF = WINDOW // 2
@@ -43,7 +44,8 @@ class MelStream:
 
     def finish(self) -> np.ndarray:
         """The frames at the end, whose windows reach beyond it."""
-        return self._frames(frame_count(self._first + len(self._wave)))
+        samples = self._first + len(self._wave)
+        return self._frames(frame_count(samples) if samples else 0)
 
     def _frames(self, end: int) -> np.ndarray:
         if end <= self._done:
@@ -63,12 +65,14 @@ class Partial:
     """What a chunk has added.
 
     Attributes:
-      text: all of the text so far.
+      text: so far, since the last pause that ended one.
       end: second of the sound at which the chunk ends.
+      final: the text has ended, the next begins anew.
     """
 
     text: str
     end: float
+    final: bool = False
 
 
 class Recogniser:
@@ -113,6 +117,7 @@ class Recogniser:
         self._encoder, self._bands = encoder, encoder.bands
         self._size = encoder.chunk_size * encoder.stride
         self.chunk_seconds = self._size * HOP / RATE
+        self._rate = FRAME_RATE / encoder.stride
         objective = self._objective
 
         def compute(nets, mel, lengths, heard):
@@ -122,15 +127,24 @@ class Recogniser:
 
         self._compute = jitted(run, compute)
         dtype = run.experiment.compute_dtype
-        # States are kept in the type that they are computed in, or the second call would compile anew.
+        # In the type that states are computed in, and put where a checkpoint's weights are, as what is
+        # handed back will be: or the second call would compile anew.
         silence = encoder.silence(1)
-        self._silence = silence if dtype is None else jax.tree.map(
-            lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, silence
-        )  # fmt: skip
+        if dtype is not None:
+            silence = jax.tree.map(
+                lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, silence
+            )
+        self._silence = jax.device_put(silence, jax.tree.leaves(run.params)[0].sharding)
 
-    def start(self) -> Session:
-        """A new recording."""
-        return Session(self)
+    def start(self, pause: float = 0.0) -> Session:
+        """A new recording, whose text ends where it has no letter for so many seconds; 0: never.
+
+        Raises:
+          UserError: a pause that means nothing.
+        """
+        if not 0 <= pause < float("inf"):
+            raise UserError(f"pause={pause}: must be 0 or more seconds")
+        return Session(self, round(pause * self._rate))
 
     def warm_up(self) -> None:
         """Compiles, so that the first chunk does not wait for it."""
@@ -166,7 +180,8 @@ class Recogniser:
 class Session:
     """One recording, from its first sample to its last."""
 
-    def __init__(self, recogniser: Recogniser):
+    def __init__(self, recogniser: Recogniser, pause: int = 0):
+        self._pause, self._quiet = pause, 0  # states without a letter: that end a text; so far
         self._recogniser, self._heard = recogniser, recogniser.silence
         self._mel = MelStream(recogniser.bands)
         self._waiting = np.zeros((0, recogniser.bands), np.float32)
@@ -197,5 +212,10 @@ class Session:
             if label not in (self._last, BLANK):
                 self._ids.append(label)
             self._last = label
+            self._quiet = self._quiet + 1 if label == BLANK else 0
         self._frames += len(chunk)
-        return Partial(self._recogniser.decode(self._ids), self._frames * HOP / RATE)
+        final = bool(self._pause and self._ids and self._quiet >= self._pause)
+        text = self._recogniser.decode(self._ids)
+        if final:
+            self._ids = []
+        return Partial(text, self._frames * HOP / RATE, final)

@@ -8,6 +8,7 @@ frames span (F - 1) * 160 samples, and belong to any sound of up to 159 more. So
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,17 @@ def power_spectrum(mel: np.ndarray) -> np.ndarray:
     # Two pairs of 80 bands see the same bins: what tells them apart is rounding. And an update is a
     # factor, so what starts near 0 would stay there.
     even = (filters.T @ (wanted / filters.sum(1)[:, None])) / reached
-    power = np.maximum(np.linalg.pinv(filters, rcond=1e-3) @ wanted, 0.1 * even)
+    power = np.maximum(_inverse(mel.shape[1]) @ wanted, 0.1 * even)
     for _ in range(UPDATES):
         ratio = wanted / np.maximum(filters @ power, 1e-3 * FLOOR)
         power *= (filters.T @ ratio) / reached
     return power
+
+
+@functools.cache
+def _inverse(bands: int) -> np.ndarray:
+    """[WINDOW // 2 + 1, bands]: of the mel filters."""
+    return np.linalg.pinv(mel_filters(bands, WINDOW), rcond=1e-3)
 
 
 def griffin_lim(
@@ -93,7 +100,7 @@ def griffin_lim(
     """
     import librosa
 
-    samples = _samples(len(mel), samples)
+    samples = checked_samples(len(mel), samples)
     mel = mel if statistics is None else statistics.undo(mel)
     wave = librosa.griffinlim(
         np.sqrt(power_spectrum(np.asarray(mel, np.float64))),
@@ -118,6 +125,10 @@ class NeuralVocoder:
       run: an open run.
       network: the generator's name.
 
+    Attributes:
+      generator: the network.
+      bands: of the spectrograms that it reads.
+
     Raises:
       UserError: the run has no such network, or it makes no sound.
     """
@@ -129,7 +140,8 @@ class NeuralVocoder:
         if not isinstance(networks[network], HifiGanGenerator):
             kind = type(networks[network]).__name__
             raise UserError(f"{run.path}: network {network!r} is a {kind}, which makes no sound")
-        self._params = run.params[network]
+        self._params, self.generator = run.params[network], networks[network]
+        self.bands: int = self._params["first"]["kernel"].shape[1]
 
         @jax.jit
         def made(params, mel, lengths):
@@ -155,11 +167,15 @@ class NeuralVocoder:
           UserError: a length that does not belong to so many frames.
         """
         lengths = [None] * len(mels) if samples is None else samples
-        wanted = [_samples(len(m), n) for m, n in zip(mels, lengths, strict=True)]
+        wanted = [checked_samples(len(m), n) for m, n in zip(mels, lengths, strict=True)]
         waves: list[np.ndarray] = []
         for start in range(0, len(mels), _ROWS):
             waves += self._group(mels[start : start + _ROWS])
         return [wave[:n] for wave, n in zip(waves, wanted, strict=True)]
+
+    def made(self, mel: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """float32 [B, (F - 1) * 160]: the generator's sounds of frames [B, F, bands] as they stand."""
+        return np.asarray(self._made(self._params, jnp.asarray(mel), lengths), np.float32)
 
     def _group(self, mels: Sequence[np.ndarray]) -> list[np.ndarray]:
         # The last frame twice: its whole hop is made, of which a caller may want a part.
@@ -170,11 +186,11 @@ class NeuralVocoder:
         for row, mel in enumerate(mels):
             field[row, : len(mel)], field[row, len(mel)] = mel, mel[-1]
             lengths[row] = len(mel) + 1
-        made = np.asarray(self._made(self._params, jnp.asarray(field), lengths), np.float32)
+        made = self.made(field, lengths)
         return [wave[: len(mel) * HOP] for wave, mel in zip(made, mels, strict=False)]
 
 
-def _samples(frames: int, samples: int | None) -> int:
+def checked_samples(frames: int, samples: int | None) -> int:
     """The length of a sound of `frames` frames; checked."""
     least = (frames - 1) * HOP
     if frames < 1:

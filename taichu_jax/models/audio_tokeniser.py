@@ -83,6 +83,15 @@ class MelTokeniser(nn.Module):
         """How many tokens `frames` frames give, int or int array: ceil(frames / stride)."""
         return token_count(frames, self.stride)
 
+    @nn.nowrap
+    def looks_back(self) -> tuple[int, int]:
+        """How many tokens before its own a causal token's codes know, and its decoded frames know."""
+        if not self.causal:
+            raise UserError("causal=False: codes and frames know what comes later; train with True")
+        # Frames: 6 of the convolution of 7 and 2 of the unit, on the side of 100 frames a second.
+        units, fast = 2 * (2**self.depth - 1), -(-8 // self.stride)
+        return fast + 1 + units, 6 + units + 1 + fast
+
     def __call__(self, mel: jax.Array, lengths: jax.Array) -> Encoded:
         """The latents as tokens, for what reads hidden states."""
         latents, mask = self.encode(mel, lengths)

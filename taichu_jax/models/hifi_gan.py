@@ -96,6 +96,28 @@ class HifiGanGenerator(nn.Module):
         return x
 
     @nn.nowrap
+    def receptive_field(self) -> tuple[int, int]:
+        """Frames before and after frame t that samples t * HOP .. t * HOP + HOP - 1 depend on."""
+        self._check()
+        low, high = HOP // 2 - 3, HOP // 2 + HOP - 1 + 3  # the convolution of 7 that makes samples
+        for rate, size in zip(self.rates[::-1], self.sizes[::-1], strict=True):
+            before, after = zip(
+                *map(self._block_reach, self.block_sizes, self.dilations), strict=True
+            )
+            low, high = low - max(before), high + max(after)
+            # An up-sampling's output n is made of the inputs t with 0 <= n + cut - t rate < size.
+            cut = (size - rate) // 2
+            low, high = -((size - 1 - cut - low) // rate), (high + cut) // rate
+        return 3 - low, high + 3
+
+    @nn.nowrap
+    def _block_reach(self, size: int, dilations: tuple[int, ...]) -> tuple[int, int]:
+        """Steps before and after its own that a residual block sees."""
+        spans = [(size - 1) * d for d in dilations] + [size - 1] * len(dilations) * self.paired
+        before = sum(span // 2 for span in spans)
+        return before, sum(spans) - before
+
+    @nn.nowrap
     def _check(self) -> None:
         if math.prod(self.rates) != HOP:
             raise UserError(f"rates={self.rates}: must multiply to {HOP}, the samples of a frame")

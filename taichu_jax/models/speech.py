@@ -87,6 +87,11 @@ class SpeechEncoder(nn.Module):
       front_end: 'local' or 'linear'; see the module's docstring.
       chunk_size: tokens in a chunk; 0: the encoder hears all at once, and cannot stream.
       left_context: tokens before its chunk that a token sees, where there are chunks.
+      mel_mean, mel_deviation: what is subtracted from the frames, and what they are divided by; for
+        frames that are not normalised by utterance.
+      position_period: positions begin anew after so many tokens, so that a stream of any length meets
+        none that training did not; 0: they go on. At least chunk_size + left_context tells apart
+        all that a token sees.
     """
 
     width: int = 128
@@ -104,9 +109,12 @@ class SpeechEncoder(nn.Module):
     front_end: str = "local"
     chunk_size: int = 0
     left_context: int = 32
+    mel_mean: float = 0.0
+    mel_deviation: float = 1.0
+    position_period: int = 0
 
     def __post_init__(self):
-        for key in ("chunk_size", "left_context"):
+        for key in ("chunk_size", "left_context", "position_period"):
             if getattr(self, key) < 0:
                 raise UserError(f"SpeechEncoder.{key}={getattr(self, key)}: must be 0 or more")
         if self.chunk_size and self.relative_position != "none":
@@ -119,6 +127,8 @@ class SpeechEncoder(nn.Module):
                 "SpeechEncoder.stack.experts: their places depend on later tokens; with chunk_size="
                 f"{self.chunk_size} must be None"
             )
+        if self.mel_deviation <= 0:
+            raise UserError(f"SpeechEncoder.mel_deviation={self.mel_deviation}: must be above 0")
         super().__post_init__()
 
     def setup(self):
@@ -178,7 +188,9 @@ class SpeechEncoder(nn.Module):
         """The transformer over latents, those where `masked` is true being hidden."""
         x = self._visible(latents, mask, masked)
         if self.front_end == "linear":
-            x = self.front_norm(x + alternating_sinusoid(x.shape[1], self.width).astype(x.dtype))
+            x = self.front_norm(
+                x + self._positions(alternating_sinusoid, x.shape[1], 0).astype(x.dtype)
+            )
         else:
             x = self._with_neighbours(x)
         see = mask
@@ -222,7 +234,7 @@ class SpeechEncoder(nn.Module):
         x = self._visible(latents, mask, None)
         before = jnp.concatenate([heard.before.astype(x.dtype), x], axis=1)
         if self.front_end == "linear":
-            x = self.front_norm(x + alternating_sinusoid(size, self.width, at).astype(x.dtype))
+            x = self.front_norm(x + self._positions(alternating_sinusoid, size, at).astype(x.dtype))
         else:
             x = self._convolved(x, before, at)
         there = at - self.left_context + jnp.arange(self.left_context) >= 0
@@ -236,6 +248,7 @@ class SpeechEncoder(nn.Module):
         return encoded, Heard(at + size, before[:, -2:], cache)
 
     def _latents(self, mel: jax.Array, lengths: jax.Array) -> jax.Array:
+        mel = (mel - self.mel_mean) / self.mel_deviation
         latents = self.front(stack_frames(mel, lengths, self.stride))
         return self.front_out(gelu(latents)) if self.front_end == "local" else latents
 
@@ -255,4 +268,11 @@ class SpeechEncoder(nn.Module):
         """x from position `start` on; padded [B, N + 2, D] has what it is convolved with."""
         neighbours = [padded[:, i : i + x.shape[1]] for i in range(3)]
         x = x + gelu(self.local(jnp.concatenate(neighbours, axis=-1)))
-        return x + sinusoid(x.shape[1], self.width, start).astype(x.dtype)
+        return x + self._positions(sinusoid, x.shape[1], start).astype(x.dtype)
+
+    def _positions(self, kind, count: int, start: jax.Array | int) -> jax.Array:
+        """[count, D]: those of the tokens from `start` on."""
+        if not self.position_period:
+            return kind(count, self.width, start)
+        table = kind(self.position_period, self.width)
+        return table[(start + jnp.arange(count)) % self.position_period]

@@ -9,6 +9,7 @@ import pytest
 from taichu_jax.errors import UserError
 from taichu_jax.models.audio_tokeniser import MelTokeniser
 from taichu_jax.models.residual_quantiser import ResidualQuantiser
+from tests.inference.speakers import lively
 
 QUANTISER = ResidualQuantiser(stages=2, codes=9, dim=4)
 CAUSAL = MelTokeniser(
@@ -95,3 +96,36 @@ def test_wrong_settings_are_named():
     for wrong in (CAUSAL.clone(stride=1), CAUSAL.clone(stride=3, causal=False)):
         with pytest.raises(UserError, match="stride="):
             jax.eval_shape(wrong.init, jax.random.key(0), MEL, LENGTHS)
+
+
+@pytest.mark.parametrize(("stride", "depth"), [(4, 1), (3, 2)])
+def test_how_far_tokens_look_back_is_exact(stride, depth):
+    """One frame, or one latent, changed at a time: which tokens change with it."""
+    codec, tokens = CAUSAL.clone(stride=stride, depth=depth), 22
+    frames = tokens * stride
+    back, drawn_back = codec.looks_back()
+    assert drawn_back < tokens - 2
+
+    def both(module, mel, lengths, vectors):
+        return module.encode(mel, lengths)[0], module.synthesise(vectors, lengths)
+
+    rng = np.random.default_rng(0)
+    mel = np.repeat(rng.normal(size=(1, frames, 5)), tokens + 1, 0).astype(np.float32)
+    vectors = np.repeat(rng.normal(size=(1, tokens, 4)), tokens + 1, 0).astype(np.float32)
+    mel[np.arange(1, tokens + 1), np.arange(tokens) * stride + stride - 1] += 3.0
+    vectors[np.arange(1, tokens + 1), np.arange(tokens)] += 3.0 * rng.normal(size=4)
+    lengths = np.full(tokens + 1, frames, np.int32)
+
+    start = functools.partial(codec.init, method=both)
+    weights = lively(jax.eval_shape(start, jax.random.key(0), mel, lengths, vectors))
+    run = jax.jit(functools.partial(codec.apply, method=both))
+    one, token = np.arange(tokens)[:, None], np.arange(tokens)
+    for result, reach in zip(run(weights, mel, lengths, vectors), (back, drawn_back), strict=True):
+        result = np.asarray(result).reshape(tokens + 1, tokens, -1)
+        moved = (result[1:] != result[0]).any(-1)
+        np.testing.assert_array_equal(moved, (token >= one) & (token <= one + reach))
+
+
+def test_what_is_not_causal_does_not_look_back_only():
+    with pytest.raises(UserError, match="causal=False: codes and frames know what comes later"):
+        CAUSAL.clone(causal=False).looks_back()

@@ -10,6 +10,7 @@ import pytest
 from taichu_jax.errors import UserError
 from taichu_jax.models.hifi_gan import HifiGanDiscriminators, HifiGanGenerator
 from taichu_jax.ops.speech_frames import HOP
+from tests.inference.speakers import lively
 
 GENERATOR = HifiGanGenerator(
     channels=8,
@@ -169,3 +170,30 @@ def test_discriminators_that_cannot_be_are_named():
     ):
         with pytest.raises(UserError, match=message):
             jax.eval_shape(DISCRIMINATORS.clone(**fields).init, jax.random.key(0), AUDIO)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_receptive_field_is_exact(paired):
+    """One frame changed at a time: which hops of samples change with it."""
+    generator = HifiGanGenerator(
+        channels=4,
+        rates=(16, 10),
+        sizes=(48, 20),
+        block_sizes=(3, 4),
+        dilations=((1, 2), (4,)),
+        paired=paired,
+    )
+    frames, bands = 24, 3
+    before, after = generator.receptive_field()
+    assert before < 12 > after and before + after > 6
+    shapes = jax.eval_shape(generator.init, jax.random.key(0), np.zeros((1, frames, bands)))
+    rng = np.random.default_rng(0)
+    weights = lively(shapes)
+    mel = rng.normal(size=(1, frames, bands)).astype(np.float32)
+    changed = np.repeat(mel, frames, 0)
+    changed[np.arange(frames), np.arange(frames)] += rng.normal(size=bands)
+    made = np.asarray(jax.jit(generator.apply)(weights, np.concatenate([mel, changed])))
+    hops = made.reshape(frames + 1, frames - 1, HOP)
+    moved = (hops[1:] != hops[0]).any(-1)  # [changed frame, hop]
+    frame, hop = np.arange(frames)[:, None], np.arange(frames - 1)
+    np.testing.assert_array_equal(moved, (frame >= hop - before) & (frame <= hop + after))

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from taichu_jax import config as configs
 from taichu_jax.errors import UserError
 from taichu_jax.models.experts import Experts
+from taichu_jax.models.layers import sinusoid
 from taichu_jax.models.speech import SpeechEncoder, chunk_mask
 from taichu_jax.models.stack import Stack
+from tests.conftest import ROOT
 
 BANDS, STRIDE = 5, 2
 RNG = np.random.default_rng(0)
@@ -32,7 +35,7 @@ def params(front_end="local", scan=False, shared=False):
 
 def streamed(model, weights, mel, lengths):
     """Tokens [B, N, D] of whole chunks, one after the other."""
-    size = model.chunk_size * STRIDE
+    size = model.chunk_size * model.stride
     count = -(-mel.shape[1] // size)
     mel = np.pad(mel, ((0, 0), (0, count * size - mel.shape[1]), (0, 0)))
 
@@ -60,6 +63,7 @@ def streamed(model, weights, mel, lengths):
         (7, 2, {"stack": Stack(scan=True)}, {"scan": True}),
         (15, 1, {"shared_layers": True}, {"shared": True}),
         (20, 4, {}, {}),
+        (3, 2, {"position_period": 5, "mel_mean": -2.0, "mel_deviation": 3.0}, {}),
     ],
 )
 def test_the_stream_equals_the_whole(chunk, left, fields, kind):
@@ -72,6 +76,36 @@ def test_the_stream_equals_the_whole(chunk, left, fields, kind):
     np.testing.assert_allclose(tokens[:, : real.shape[1]][real], whole.tokens[real], atol=1e-5)
     layer = np.concatenate([p.layers[2] for p in parts], 1)[:, : real.shape[1]]
     np.testing.assert_allclose(layer[real], whole.layers[2][real], atol=1e-4)
+
+
+def test_a_long_stream_equals_the_whole_in_the_config_s_shape():
+    """Chunks, context, period and stride of streaming_ctc_stamps; longer than what it trains on."""
+    config = configs.load(str(ROOT / "configs/speech/streaming_ctc_stamps.py"))
+    trained = configs.build(config.networks.speech)
+    model = trained.clone(width=8, heads=2, depth=2, bands=BANDS, frames=1000)
+    assert model.position_period >= model.chunk_size + model.left_context
+    frames = 3 * 130 - 1  # 130 tokens: neither whole chunks nor whole tokens, twice around
+    mel = np.random.default_rng(3).normal(-9, 4, size=(1, frames, BANDS)).astype(np.float32)
+    lengths, rng = np.array([frames], np.int32), np.random.default_rng(4)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), mel, lengths)
+    weights = jax.tree.map(lambda p: 0.5 * rng.normal(size=p.shape).astype(np.float32), shapes)
+    whole = jax.jit(model.apply)(weights, mel, lengths)
+    tokens, mask, _ = streamed(model, weights, mel, lengths)
+    assert mask.sum() == 130
+    np.testing.assert_allclose(tokens[:, :130], whole.tokens, atol=1e-5)
+
+
+def test_frames_and_positions_are_those_that_are_asked_for():
+    mel, plain = 3.0 * MEL - 2.0, encoder()
+    apart = {"mel_mean": -2.0, "mel_deviation": 3.0}
+    one = jax.jit(plain.apply)(params(), MEL, LENGTHS).tokens
+    two = jax.jit(encoder(**apart).apply)(params(), mel, LENGTHS).tokens
+    np.testing.assert_allclose(one, two, atol=1e-4)
+    table = sinusoid(15, 8)
+    again = encoder(position_period=6).apply(params(), sinusoid, 10, 7, method="_positions")
+    np.testing.assert_allclose(again, table[np.array([1, 2, 3, 4, 5, 0, 1, 2, 3, 4])])
+    on = encoder().apply(params(), sinusoid, 8, 7, method="_positions")
+    np.testing.assert_allclose(on, table[7:], atol=1e-6)
 
 
 def test_what_a_token_sees():
@@ -120,6 +154,8 @@ def test_an_encoder_without_chunks_is_what_it_was_and_cannot_stream():
     [
         ({"chunk_size": -1}, "chunk_size=-1: must be 0 or more"),
         ({"left_context": -3}, "left_context=-3"),
+        ({"position_period": -1}, "position_period=-1"),
+        ({"mel_deviation": 0.0}, "mel_deviation=0.0: must be above 0"),
         ({"chunk_size": 2, "relative_position": "gated"}, "relative_position='gated'"),
         ({"chunk_size": 2, "stack": Stack(experts=Experts(count=2))}, "stack.experts"),
     ],
