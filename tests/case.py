@@ -26,11 +26,13 @@ class Case:
       networks: name -> spec.
       objective: spec; its stream is called 'stream'.
       batch: the fields of that stream.
+      frozen: networks that the objective uses and must not change.
     """
 
     networks: dict[str, Any]
     objective: Any
     batch: dict[str, np.ndarray]
+    frozen: tuple[str, ...] = ()
 
 
 NAMES = sorted(p.stem for p in (pathlib.Path(__file__).parent / "cases").glob("[a-z]*.py"))

@@ -23,6 +23,12 @@ class FakeNets:
         self.calls.append((name, args, kwargs))
         return self.functions[name](*args, **kwargs)
 
+    def frozen(self, name, *args, method=None, **kwargs):
+        """Remembered as 'name.method, frozen'."""
+        name = f"{name}.{method}" if method else name
+        self.calls.append((f"{name}, frozen", args, kwargs))
+        return self.functions[name](*args, **kwargs)
+
     def asked(self, name):
         """(args, kwargs) of the only call of a network."""
         ((_, args, kwargs),) = [call for call in self.calls if call[0] == name]

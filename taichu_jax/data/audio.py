@@ -263,10 +263,18 @@ class AudioAugment:
 
     def wave(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Augments float32 [samples]; the length may change with the speed."""
+        return self.sounding(self.timed(wave, rng), rng)
+
+    def timed(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The part of `wave` that changes when something is heard: speed and shift."""
         if rng.random() < self.speed_probability and self.speed:
             wave = change_speed(wave, rng, self.speed)
         if self.shift_seconds:
             wave = shift(wave, rng, round(self.shift_seconds * RATE))
+        return wave
+
+    def sounding(self, wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The rest of `wave`, which changes what is heard: noise and loudness."""
         if rng.random() < self.noise_probability:
             wave = add_noise(wave, rng, self.noise_db + 20 * rng.random())
         return gain(wave, rng, self.gain_db) if self.gain_db else wave

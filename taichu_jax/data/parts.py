@@ -118,6 +118,8 @@ class AudioPart:
     Both: has_audio bool, and audio_start int32: the sample of the (augmented) recording at which
     the row starts. With two views also audio2 or mel2, and so on.
     With `units`: units int32 [K], those of the row's stretch of the recording, -1 where none is.
+    With `clean`: clean_mel float32 [F, bands], the frames of the same stretch at the same speed, but
+    neither normalised nor masked, and without noise and changes of loudness: what is to be heard.
     """
 
     form: str
@@ -128,6 +130,7 @@ class AudioPart:
     trim: bool
     augment: audio.AudioAugment
     units: UnitCrops | None = None
+    clean: bool = False
 
     def fields(self) -> Fields:
         """Shapes and types of one example."""
@@ -137,6 +140,8 @@ class AudioPart:
                 frames = self.samples // audio.HOP
                 fields[f"mel{suffix}"] = ((frames, self.bands), np.float32)
                 fields[f"mel_lengths{suffix}"] = ((), np.int32)
+                if self.clean:
+                    fields[f"clean_mel{suffix}"] = ((frames, self.bands), np.float32)
             else:
                 fields[f"audio{suffix}"] = ((self.samples,), np.float32)
                 fields[f"audio_lengths{suffix}"] = ((), np.int32)
@@ -152,10 +157,12 @@ class AudioPart:
         stored = source.wave(example.row, example.lang, self.trim)
         name = "mel" if self.form == "mel" else "audio"
         for suffix in _suffixes(self.views):
-            wave, start, heard = self._wave(stored, rng)
+            wave, clean, start, heard = self._wave(stored, rng)
             values = self.values(wave, rng)
             batch[f"{name}{suffix}"][row, : len(values)] = values
             batch[f"{name}_lengths{suffix}"][row] = len(values)
+            if self.clean:
+                batch[f"clean_mel{suffix}"][row, : len(values)] = self._frames(clean)
             batch[f"audio_start{suffix}"][row] = start
             if self.units is not None:
                 batch[f"units{suffix}"][row] = self.units.crop(
@@ -174,18 +181,23 @@ class AudioPart:
             return self._mel(wave, rng)
         return audio.normalise_wave(wave) if self.normalise else wave
 
-    def _wave(self, stored: np.ndarray, rng: Rng) -> tuple[np.ndarray, int, int]:
-        """(a crop, where it starts, samples of what it was cropped from)."""
+    def _wave(self, stored: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray, int, int]:
+        """(a crop, the same one clean, where it starts, samples of what it was cropped from)."""
         wave = stored.astype(np.float32) * np.float32(1 / 32767)
         if rng is None:
-            return wave[: self.samples], 0, len(wave)
-        wave = self.augment.wave(wave, rng)
-        return *audio.crop(wave, rng, self.samples), len(wave)
+            crop = wave[: self.samples]
+            return crop, crop, 0, len(wave)
+        timed = self.augment.timed(wave, rng)
+        crop, start = audio.crop(self.augment.sounding(timed, rng), rng, self.samples)
+        return crop, timed[start : start + self.samples], start, len(timed)
 
     def _mel(self, wave: np.ndarray, rng: Rng) -> np.ndarray:
-        mel = audio.log_mel(wave, self.bands)[: self.samples // audio.HOP]
+        mel = self._frames(wave)
         mel = audio.normalise_mel(mel) if self.normalise else mel
         return mel if rng is None else self.augment.mel(mel, rng)
+
+    def _frames(self, wave: np.ndarray) -> np.ndarray:
+        return audio.log_mel(wave, self.bands)[: self.samples // audio.HOP]
 
 
 def _suffixes(views: int) -> tuple[str, ...]:

@@ -181,12 +181,15 @@ class _WithAudio(Stream):
     minutes_seed: int = 0  # of that draw
     views: int = 1
     audio_augment: AudioAugment = AudioAugment()
+    clean_mel: bool = False  # also the frames that are to be heard, see parts.AudioPart
 
     def __post_init__(self):
         super().__post_init__()
         forms = ("mel", "waveform")
         if self.audio not in forms:
             raise UserError(f"audio={self.audio!r}; {choices(self.audio, forms)}")
+        if self.clean_mel and self.audio != "mel":
+            raise UserError(f"clean_mel=True: needs audio='mel', not {self.audio!r}")
         if self.minutes < 0:
             raise UserError(f"minutes={self.minutes}: must be 0 or more")
 
@@ -205,6 +208,7 @@ class _WithAudio(Stream):
             normalise=self.normalise,
             trim=self.trim,
             augment=self.audio_augment,
+            clean=self.clean_mel,
         )
 
 

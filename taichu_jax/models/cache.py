@@ -104,5 +104,12 @@ def empty(
     )
 
 
+def past(cache: Cache, batch: int, count: int, at: jax.Array | int) -> jax.Array:
+    """bool [batch, count, length]: what the positions from `at` on may see of a cache's room."""
+    length = cache[0].own.key.shape[-3]
+    position = at + jnp.arange(count)
+    return jnp.broadcast_to(jnp.arange(length) <= position[:, None], (batch, count, length))
+
+
 def _write(room: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(room, new.astype(room.dtype), at, axis=1)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from taichu_jax.models.cache import Cache, Written, empty
+from taichu_jax.models.cache import Cache, Written, empty, past
 from taichu_jax.models.layers import ACTIVATIONS, Dense, Dropout, Encoded, LayerNorm
 from taichu_jax.models.style import Style
 from taichu_jax.models.transformer import Stack, Transformer
@@ -127,7 +127,9 @@ class TextEncoder(nn.Module):
         if self.token_types:
             x += self.kinds[0]
         x = self.first_norm(x) if self.style.first_norm else x
-        x, _, cache = self.transformer(x, _past(tokens, at, cache), cache=cache, at=at)
+        x, _, cache = self.transformer(
+            x, past(cache, len(tokens), tokens.shape[1], at), cache=cache, at=at
+        )
         return x, cache
 
     def logits(self, states: jax.Array) -> jax.Array:
@@ -228,8 +230,8 @@ class TextDecoder(nn.Module):
                 raise ValueError("mask=None: only with a cache")
             x, _ = transformer(x, mask, memory, memory_mask)
         else:
-            past = _past(tokens, at, cache)
-            x, _, cache = transformer(x, past, memory, memory_mask, cache=cache, at=at)
+            seen = past(cache, len(tokens), tokens.shape[1], at)
+            x, _, cache = transformer(x, seen, memory, memory_mask, cache=cache, at=at)
         bias = self.param("head_bias", nn.initializers.zeros, (self.vocab_size,))
         logits = jnp.einsum("bld,vd->blv", x, embedding.astype(x.dtype)) + bias.astype(x.dtype)
         return logits if cache is None else (logits, cache)
@@ -247,10 +249,3 @@ def _room(model: TextEncoder | TextDecoder, batch: int, length: int, cross: bool
         stacks=Transformer(model.depth, model.heads, stack=model.stack).cache_stacks(),
         cross=cross,
     )
-
-
-def _past(tokens: jax.Array, at: jax.Array | int, cache: Cache) -> jax.Array:
-    """bool [B, N, length]: what the tokens from position `at` on may see of a cache's room."""
-    length = cache[0].own.key.shape[-3]
-    position = at + jnp.arange(tokens.shape[1])
-    return jnp.broadcast_to(jnp.arange(length) <= position[:, None], (*tokens.shape, length))

@@ -8,7 +8,11 @@ import optax
 
 
 def cross_entropy(
-    logits: jax.Array, labels: jax.Array, where: jax.Array, smoothing: float = 0.0
+    logits: jax.Array,
+    labels: jax.Array,
+    where: jax.Array,
+    smoothing: float = 0.0,
+    possible: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(sum of -log p(label), number of right first choices, number of positions), float32.
 
@@ -17,11 +21,14 @@ def cross_entropy(
       labels: int [...].
       where: bool [...], the positions that count.
       smoothing: label smoothing; (1 - s) on the label, s spread over all V classes.
+      possible: bool [..., V], broadcastable; other classes have probability 0 and no part in s.
     """
     logits = logits.astype(jnp.float32)
+    if possible is not None:
+        logits = jnp.where(possible, logits, jnp.finfo(jnp.float32).min)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     if smoothing:
-        uniform = -jax.nn.log_softmax(logits).mean(-1)
+        uniform = -jax.nn.log_softmax(logits).mean(-1, where=possible)
         losses = (1 - smoothing) * losses + smoothing * uniform
     right = (logits.argmax(-1) == labels) & where
     return (

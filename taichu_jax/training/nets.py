@@ -72,7 +72,7 @@ class BoundNets:
         return self._apply("trained", name, self._params, method, args, kwargs)
 
     def teacher(self, name: str, *args: Any, method: str | None = None, **kwargs: Any) -> Any:
-        self._module(name)
+        self.module(name)
         if name not in self._teacher:
             raise UserError(
                 f"{self._owner}: asks for the teacher of network {name!r}, which its `teacher` does "
@@ -85,7 +85,8 @@ class BoundNets:
         params = {name: jax.lax.stop_gradient(self._params.get(name))}
         return self._apply("frozen", name, params, method, args, kwargs)
 
-    def _module(self, name: str) -> nn.Module:
+    def module(self, name: str) -> nn.Module:
+        """The network itself, for its sizes. Raises UserError."""
         if name not in self._modules:
             raise UserError(
                 f"{self._owner}: there is no network {name!r}; {choices(name, self._modules)}"
@@ -93,7 +94,7 @@ class BoundNets:
         return self._modules[name]
 
     def _apply(self, role, name, params, method, args, kwargs, train=True):
-        module = self._module(name)
+        module = self.module(name)
         stochastic = train and self._rng is not None and _draws(module)
         leaves, structure = jax.tree.flatten((args, kwargs))
         # A teacher belongs to one objective; the other two roles mean the same for all of them.
@@ -150,7 +151,7 @@ class InitNets(BoundNets):
         self.taught: dict[str, PyTree] = {}
 
     def _apply(self, role, name, params, method, args, kwargs, train=True):
-        module = self._module(name)
+        module = self.module(name)
         result, variables = module.init_with_output(
             fold_name(self._key, name), *args, method=method, **kwargs
         )

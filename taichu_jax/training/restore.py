@@ -1,6 +1,7 @@
 """Networks that start from another run's weights (`config.restore`).
 
     config.restore = {"speech": "runs/data2vec_stamps"}    network -> run directory; empty: from nothing
+    config.restore = {"audio_tokeniser": "runs/mel_codec_stamps:speech"}    where its name is another
 
 Only a new run is filled from there; one that goes on has its own checkpoint. The optimiser starts anew.
 """
@@ -42,9 +43,10 @@ def restore_networks(
       UserError: a run has no checkpoint, or its network is another.
     """
     params, teachers, notes = dict(state.params), dict(state.teachers), []
-    for network, run in restore.items():
-        if not run:
+    for network, source in restore.items():
+        if not source:
             continue
+        run, name = run_and_name(source, network)
         where = f"config.restore.{network}"
         if network not in params:
             raise UserError(
@@ -54,16 +56,23 @@ def restore_networks(
             step, found = load_params(run)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-        params[network] = taken(found, network, params[network], f"{where}={run}")
-        unused = len(paths(found[network])) - len(paths(params[network]))
+        params[network] = taken(found, name, params[network], f"{where}={run}")
+        unused = len(paths(found[name])) - len(paths(params[network]))
         rest = f"; {unused} of its parameters have no place here" if unused else ""
         notes.append(f"network {network!r} starts from {run}, step {step}{rest}")
-        for name, trees in teachers.items():
-            teacher = objectives[name].teacher
+        for owner, trees in teachers.items():
+            teacher = objectives[owner].teacher
             if network in trees and teacher is not None and teacher.restore is None:
-                copied = taken(found, network, trees[network], f"{where}={run}")
-                teachers[name] = trees | {network: copied}
+                copied = taken(found, name, trees[network], f"{where}={run}")
+                teachers[owner] = trees | {network: copied}
     return dataclasses.replace(state, params=params, teachers=teachers), notes
+
+
+def run_and_name(source: str, network: str) -> tuple[str, str]:
+    """A run directory, and what the network is called there: "RUN" or "RUN:NAME"."""
+    run, colon, name = source.rpartition(":")
+    named = colon and run and name and "/" not in name
+    return (run, name) if named else (source, network)
 
 
 def taken(params: PyTree, network: str, like: PyTree, where: str) -> PyTree:

@@ -139,6 +139,15 @@ def test_augmentation_depends_on_the_generator_alone():
     assert not np.array_equal(augment.wave(x, np.random.default_rng(6))[:1000], first[:1000])
 
 
+def test_what_changes_the_time_and_what_changes_the_sound():
+    x, augment = wave(), audio.AudioAugment(shift_seconds=0.05, speed_probability=1.0)
+    rng = np.random.default_rng(5)
+    timed = augment.timed(x, rng)
+    both = augment.sounding(timed, rng)
+    np.testing.assert_array_equal(both, augment.wave(x, np.random.default_rng(5)))
+    assert len(timed) == len(both) != len(x)
+
+
 def test_nothing_is_changed_with_everything_off():
     off = audio.AudioAugment(gain_db=0, speed=0, noise_probability=0, band_masks=0, frame_masks=0)
     x = wave()

@@ -11,6 +11,7 @@ import pytest
 
 from taichu_jax.config import build, spec
 from taichu_jax.data import builder
+from taichu_jax.data.audio import AudioAugment
 from taichu_jax.data.fetch import SAMPLE
 from taichu_jax.data.languages import INDEX, LANGUAGES
 from taichu_jax.data.loader import Loader
@@ -149,6 +150,28 @@ def test_pairs_have_no_recording(sample_data_dir):
     assert 8 <= sum(row.all() for row in voiced) <= 32
     never = Triplets(batch_size=8, **CHEAP).batches(sample_data_dir, BYTES, seed=1)
     assert all(never[step]["has_audio"].all() for step in range(10))
+
+
+def test_clean_frames_are_what_is_to_be_heard(sample_data_dir):
+    def first(**fields):
+        stream = Recordings(**{"batch_size": 8, "seconds": 6.0, "clean_mel": True} | fields)
+        return stream.batches(sample_data_dir, None, seed=1)[0]
+
+    # Noise, loudness, masks and normalisation do not reach them.
+    loud = AudioAugment(speed=0, noise_probability=1.0)
+    batch, plain = first(audio_augment=loud), first(augment=False, normalise=False, clean_mel=False)
+    np.testing.assert_array_equal(batch["example"], plain["example"])
+    np.testing.assert_array_equal(batch["clean_mel"], plain["mel"])
+    assert np.abs(batch["clean_mel"] - batch["mel"]).max() > 1
+    for field, values in first(audio_augment=loud, clean_mel=False).items():
+        np.testing.assert_array_equal(values, batch[field])
+    # Speed and crop do.
+    faster = AudioAugment(
+        gain_db=0, speed_probability=1.0, noise_probability=0, band_masks=0, frame_masks=0
+    )
+    batch = first(audio_augment=faster, normalise=False, seconds=0.5)
+    assert batch["audio_start"].any() and batch["mel"].any()
+    np.testing.assert_array_equal(batch["clean_mel"], batch["mel"])
 
 
 def test_an_epoch_has_every_example_once(sample_data_dir):
@@ -397,6 +420,8 @@ def test_mistakes_are_named(tmp_path, sample_data_dir):
         Pictures(split="tset").batches(sample_data_dir, None, seed=0)
     with pytest.raises(UserError, match="did you mean 'mel'"):
         Recordings(audio="mell")
+    with pytest.raises(UserError, match="clean_mel=True: needs audio='mel', not 'waveform'"):
+        Recordings(audio="waveform", clean_mel=True)
     with pytest.raises(UserError, match="did you mean 'image'"):
         Triplets(modalities=("images",))
     with pytest.raises(UserError, match="unknown language 'french'"):

@@ -6,29 +6,71 @@ import re
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
+from taichu_jax.config import build, spec
 from taichu_jax.data import audio, images
 from taichu_jax.data.streams import Triplets
 from taichu_jax.errors import UserError
 from taichu_jax.evals.features import jitted
-from taichu_jax.inference import page
-from taichu_jax.inference.decoding import write_words
+from taichu_jax.inference import generate, page
+from taichu_jax.inference.decoding import GREEDY, Sampling, write_words
 from taichu_jax.inference.generate import Generator, Options
 from taichu_jax.inference.inputs import Given, read
+from taichu_jax.inference.vocoder import griffin_lim
+from taichu_jax.models.audio_tokeniser import MelTokeniser
+from taichu_jax.models.code_decoder import CodeDecoder
+from taichu_jax.models.image_tokeniser import VQTokeniser
+from taichu_jax.models.residual_quantiser import ResidualQuantiser
 from taichu_jax.models.text import TextDecoder
+from taichu_jax.objectives.multimodal.opt_audio_reconstruction import OPTAudioReconstruction
+from taichu_jax.objectives.multimodal.opt_image_reconstruction import OPTImageReconstruction
+from taichu_jax.ops.delay import step_count
 from taichu_jax.ops.vocabulary import CLS
+from taichu_jax.training.experiment import defaults
 from taichu_jax.training.run import Run
+from taichu_jax.training.state import init_params
 from tests.conftest import ROOT
 from tests.data.files import sound
 from tests.evals import tiny
 
 STREAM = Triplets(
     image_size=tiny.SIZE, text_length=tiny.LENGTH, seconds=tiny.FRAMES / 100, mel_bands=tiny.BANDS,
-    trim=True,
+    trim=True, clean_mel=True,
 )  # fmt: skip
+STAGES, STRIDE = 2, 4
+_DECODER = {"entries": 8, "width": 16, "depth": 1, "heads": 2}
+NETWORKS = tiny.NETWORKS | {
+    "image_tokeniser": spec(VQTokeniser, entries=8, dim=8, widths=(8, 8), blocks=1),
+    "audio_tokeniser": spec(
+        MelTokeniser,
+        width=16,
+        depth=1,
+        stride=STRIDE,
+        bands=tiny.BANDS,
+        mel_mean=-8.0,
+        causal=False,  # so that what is behind the end of a sound could be heard before it
+        quantiser=spec(ResidualQuantiser, stages=STAGES, codes=8, dim=8),
+    ),
+    "image_code_decoder": spec(CodeDecoder, length=16, grid=(4, 4), **_DECODER),
+    "audio_code_decoder": spec(
+        CodeDecoder,
+        length=step_count(tiny.FRAMES // STRIDE, STAGES, True),
+        stages=STAGES,
+        ends=True,
+        **_DECODER,
+    ),
+}
+OBJECTIVES = {
+    "level": tiny.OBJECTIVES["level"],
+    "drawing": spec(OPTImageReconstruction, source="things"),
+    "speaking": spec(OPTAudioReconstruction, source="things"),
+}
 RNG = np.random.default_rng(0)
 WAVE = (RNG.normal(size=8000) * 0.2).astype(np.float32)
 
@@ -44,7 +86,18 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def opened(folder):
-    return change(tiny.run(folder), streams={"things": STREAM})
+    """A run with all three decoders and random weights, which nothing had to compile."""
+    modules, objectives = build(NETWORKS), build(OBJECTIVES)
+    batch = STREAM.fields()
+    shapes = jax.eval_shape(
+        lambda batch: init_params(modules, objectives, {"things": batch}, 0)[0], batch
+    )
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda p: jnp.asarray(0.4 * rng.normal(size=p.shape), p.dtype), shapes)
+    config = defaults()
+    config.name = "tiny"
+    experiment = tiny.Experiment(modules, objectives, {"things": STREAM}, {})
+    return tiny.Run(folder, config, experiment, tiny.ByteTokenizer(), params)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +128,13 @@ def launcher(monkeypatch, opened):
     return module
 
 
+def only(run, *names):
+    return change(run, objectives={name: run.experiment.objectives[name] for name in names})
+
+
 RUNS = {
+    "writer": lambda run: only(run, "level"),
+    "drawer": lambda run: only(run, "drawing", "speaking"),
     "unable": lambda run: change(run, objectives={}),
     "deaf": lambda run: change(
         run, streams={"things": dataclasses.replace(STREAM, modalities=("text", "image"))}
@@ -88,22 +147,76 @@ RUNS = {
         networks=run.experiment.networks
         | {"text_decoder": TextDecoder(vocab_size=tiny.VOCAB, length=tiny.LENGTH, languages=9)},
     ),
+    "speaks": lambda run: change(
+        run,
+        networks=run.experiment.networks
+        | {"audio_code_decoder": CodeDecoder(entries=8, length=10, languages=9)},
+    ),
 }
 
 
-def test_a_picture_a_voice_and_words_become_a_folder(launcher, files, tmp_path, capsys):
+@pytest.fixture
+def made(monkeypatch):
+    """What the launcher was about to write."""
+    seen, save = [], page.save
+
+    def spy(folder, given, things, **more):
+        seen.append(things)
+        save(folder, given, things, **more)
+
+    monkeypatch.setattr(page, "save", spy)
+    return seen
+
+
+def test_a_picture_a_voice_and_words_become_a_folder(
+    launcher, opened, made, files, tmp_path, capsys
+):
     out = tmp_path / "new" / "out"
     arguments = ["--run", "any", "--image", files["x_png"], "--audio", files["y_wav"]]
-    launcher.run(
-        [*arguments, "--text", "a <b>", "--out", str(out), "--samples", "3", "--seed", "1"]
-    )
-    assert sorted(p.name for p in out.iterdir()) == ["index.html", "text.txt"]
+    wanted = ["--to", "text,image,audio", "--samples", "3", "--seed", "1"]
+    launcher.run([*arguments, "--text", "a <b>", "--out", str(out), *wanted])
+    (made,) = made
+    pictures, sounds = [f"image_{i}.png" for i in range(3)], [f"audio_{i}.wav" for i in range(3)]
+    assert sorted(p.name for p in out.iterdir()) == [*sounds, *pictures, "index.html", "text.txt"]
     assert [p.name for p in out.parent.iterdir()] == ["out"]  # nothing half-written beside it
+
     texts = (out / "text.txt").read_text("utf8").splitlines()
-    assert len(texts) == 3 and len(set(texts)) > 1
+    assert texts == [x.text for x in made.texts] and len(texts) == 3 and len(set(texts)) > 1
+
+    def decoded(nets, pictures, sounds, frames):
+        return (
+            nets("image_tokeniser", pictures, method="decode"),
+            nets("audio_tokeniser", sounds, frames, method="decode"),
+        )
+
+    # Of codes that are there only: rooms that are filled up must not be heard.
+    counts = [len(x.codes) for x in made.sounds]
+    assert min(counts) < max(counts) <= tiny.FRAMES // STRIDE
+    codes = np.zeros((3, max(counts), STAGES), np.int32)
+    for row, spoken in zip(codes, made.sounds, strict=True):
+        row[: len(spoken.codes)] = spoken.codes
+    grids = np.stack([x.codes for x in made.pictures])
+    assert grids.shape == (3, 4, 4) and len(np.unique(grids, axis=0)) == 3
+    pixels, mels = jitted(opened, decoded)(grids, codes, STRIDE * np.array(counts, np.int32))
+    for name, drawn, want in zip(pictures, made.pictures, np.asarray(pixels), strict=True):
+        with Image.open(out / name) as file:
+            assert file.size == (tiny.SIZE, tiny.SIZE) and file.mode == "RGB"
+            np.testing.assert_array_equal(np.asarray(file), drawn.pixels)
+        np.testing.assert_array_equal(drawn.pixels, np.round(want * 255))
+    for name, spoken, want in zip(sounds, made.sounds, np.asarray(mels), strict=True):
+        frames = STRIDE * len(spoken.codes)
+        np.testing.assert_allclose(spoken.mel, want[:frames], atol=1e-4)
+        wave, rate = soundfile.read(out / name, dtype="int16")
+        assert rate == 16_000 and soundfile.info(out / name).subtype == "PCM_16"
+        assert wave.shape == ((frames - 1) * audio.HOP,)
+        np.testing.assert_array_equal(wave, np.round(spoken.wave * 32767))
+        np.testing.assert_array_equal(spoken.wave, griffin_lim(spoken.mel))
+
     html = (out / "index.html").read_text("utf8")
-    assert "data:image/webp;base64," in html and "data:audio/mpeg;base64," in html
+    assert "data:image/webp;base64," in html and html.count('src="data:audio/mpeg;base64,') == 4
+    assert html.count('class="pixels" src="data:image/png;base64,') == 6  # and spectrograms
     assert "<audio" in html and 'class="clip"' in html and "a &lt;b&gt;" in html
+    assert "image_2.png, 16 × 16 pixels" in html and "audio_2.wav" in html
     assert not re.findall(r'(?:src|href)="(?!data:|#)', html)  # needs no other file
     said = capsys.readouterr().out
     assert "of 0.50 s of sound the run reads the first 0.32 s" in said and "0.32 s" in html
@@ -111,9 +224,9 @@ def test_a_picture_a_voice_and_words_become_a_folder(launcher, files, tmp_path, 
 
 def test_the_words_are_those_of_the_evaluation(opened, files):
     """Through the stream's own fields, the encoders and the plain greedy decoder."""
-    given = Given(image=files["x_png"] and page.Path(files["x_png"]))
+    given = Given(image=page.Path(files["x_png"]))
     generator = Generator(opened)
-    texts, row = generator.words(given, Options())
+    texts = generator.make(given, Options()).texts
     encoders = opened.experiment.objectives["level"].encoders
 
     def plain(nets, batch):
@@ -121,11 +234,42 @@ def test_the_words_are_those_of_the_evaluation(opened, files):
         memory = encoders.fuse(nets, encoded)
         return write_words(nets, "text_decoder", memory, np.array([[CLS]], np.int32), tiny.LENGTH)
 
-    ids = jitted(opened, plain)(row.batch)
+    ids = jitted(opened, plain)(read(given, STREAM, opened.tokenizer).batch)
     want = " ".join(opened.tokenizer.decode(np.asarray(ids)[0]).split())
     assert [x.text for x in texts] == [want] and texts[0].log_p < 0
-    best, _ = generator.words(given, Options(beams=4, samples=2, alpha=0.0))
-    assert len(best) == 2 and best[0].log_p >= texts[0].log_p - 1e-4
+    # The beam is for the words; the picture beside them is drawn, whatever the number of samples.
+    fields = {"kinds": ("text", "image"), "beams": 4, "alpha": 0.0, "seed": 2}
+    best, alone = (generator.make(given, Options(samples=n, **fields)) for n in (2, 1))
+    assert len(best.texts) == 2 and best.texts[0].log_p >= texts[0].log_p - 1e-4
+    assert alone.texts == best.texts[:1] and best.sounds == ()
+    np.testing.assert_array_equal(alone.pictures[0].codes, best.pictures[0].codes)
+    assert (best.pictures[1].codes != best.pictures[0].codes).any()
+    programs = len(generator._programs)
+    generator.make(
+        given, Options(samples=2, **fields | {"seed": 3, "top_k": 2, "temperature": 0.5})
+    )
+    assert len(generator._programs) == programs == 5  # fused, a text, a beam, a picture, two
+
+
+def test_codes_are_drawn_and_one_text_is_not():
+    greedy, drawn = Options(kinds=("text", "image")), Options(samples=2, top_p=0.5)
+    assert greedy.sampling("text") == GREEDY and greedy.sampling("image") == Sampling(1.0, 32, 1.0)
+    assert drawn.sampling("text") == Sampling(1.0, 0, 0.5)
+    told = Options(kinds=("text", "audio"), temperature=0.7, top_k=5, top_p=0.9)
+    assert {told.sampling(kind) for kind in told.kinds} == {Sampling(0.7, 5, 0.9)}
+
+
+def test_a_sound_that_would_clip_is_made_quieter():
+    mel = audio.log_mel(WAVE)
+    (near, loud), notes = generate._unclipped([mel, mel + 2 * np.log(20)])
+    np.testing.assert_array_equal(near, griffin_lim(mel))
+    assert np.abs(griffin_lim(mel + 2 * np.log(20))).max() == 1  # that clips
+    assert 0.5 < np.abs(loud).max() < 1
+    assert notes == ["sound 1 would clip and is 24 dB quieter"]
+    np.testing.assert_allclose(loud, near * 20 / 16, atol=1e-3)
+    for broken in (np.nan, np.inf, 99.0):
+        with pytest.raises(UserError, match="sound 0: its frames are not finite or far too loud"):
+            generate._unclipped([np.full((4, 80), broken, np.float32)])
 
 
 def test_files_are_read_as_prepared_data_are(files):
@@ -173,8 +317,21 @@ IMAGE = ["--image", "{x_png}"]
         (["--run", "r", "--out", "{new}", "--text="], "--text: empty text"),
         (["--run", "r", "--out", "{new}", "--text", "a\0b"], "--text: text with control"),
         (["--run", "r", "--out", "{new}", *IMAGE, "--to", "smell"], "--to smell: no such kind"),
-        (["--run", "r", "--out", "{new}", *IMAGE, "--to", "text,image"],
+        (["--run", "r", "--out", "{new}", *IMAGE, "--to", "text,"], "--to : no such kind"),
+        (["--run", "writer", "--out", "{new}", *IMAGE, "--to", "text,image"],
          "the run has no decoder for image; it can write: text"),
+        (["--run", "drawer", "--out", "{new}", *IMAGE],
+         "the run has no decoder for text; it can write: image, audio"),
+        (["--run", "speaks", "--out", "{new}", *IMAGE, "--to", "image,audio"],
+         "its decoder of audio must be told the language; set --language"),
+        (["--run", "r", "--out", "{new}", *IMAGE, "--to", "audio", "--vocoder", "r"],
+         "has no network 'vocoder'"),
+        (["--run", "r", "--out", "{new}", *IMAGE, "--vocoder", "r"], "--vocoder r: makes sound, whi"),
+        (["--run", "r", "--out", "{new}", *IMAGE, "--to", "image", "--beams", "2"],
+         "--beams 2: only for text"),
+        (["--run", "r", "--out", "{new}", *IMAGE, "--to", "image", "--samples", "2",
+          "--temperature", "0"], "at temperature 0 all are the same; set --temperature above 0$"),
+        (["--run", "r", "--out", "{new}", *IMAGE, "--to", "image", "--top_k", "-1"], "top_k=-1"),
         (["--run", "unable", "--out", "{new}", *IMAGE], "has no decoder, so it can write nothing"),
         (["--run", "r", "--out", "{new}", *IMAGE, "--language", "xx"], "unknown language 'xx'"),
         (["--run", "french", "--out", "{new}", *IMAGE, "--language", "de"],

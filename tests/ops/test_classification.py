@@ -30,6 +30,14 @@ def test_is_the_formula(smoothing):
     np.testing.assert_allclose(got, (total, right, count), rtol=1e-5)
 
 
+def test_impossible_classes_are_as_if_they_were_not_there():
+    logits, labels, where = example(classes=4)
+    more = np.concatenate([logits, np.full_like(logits[..., :2], 5.0)], -1)
+    for smoothing in (0.0, 0.1):
+        got = cross_entropy(more, labels, where, smoothing, np.arange(6) < 4)
+        np.testing.assert_allclose(got, cross_entropy(logits, labels, where, smoothing), rtol=1e-6)
+
+
 def test_smoothing_is_best_at_the_smoothed_distribution():
     """With s = 0.2 over four classes the best p of the label is 1 - 0.2 + 0.2 / 4 = 0.85."""
     best = np.log(np.array([[0.85, 0.05, 0.05, 0.05]], np.float32))

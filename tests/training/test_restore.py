@@ -14,7 +14,7 @@ from taichu_jax.training.checkpoint import Checkpoints, load_params
 from taichu_jax.training.experiment import Experiment
 from taichu_jax.training.loop import train
 from taichu_jax.training.optim import AdamW
-from taichu_jax.training.restore import restore_networks
+from taichu_jax.training.restore import restore_networks, run_and_name
 from tests.training import tiny
 
 
@@ -82,6 +82,19 @@ def test_what_is_taken_and_what_is_left_is_told(run):
     experiment = Experiment.from_config(tiny.on_one_device())
     _, notes = restore_networks({"mixer": str(run)}, experiment.objectives, experiment.init())
     assert notes == [f"network 'mixer' starts from {run}, step 12"]
+
+
+def test_a_network_may_have_another_name_there(run):
+    experiment = Experiment.from_config(tiny.on_one_device(seed=1))
+    state = experiment.init()
+    renamed = dataclasses.replace(state, params={"other": state.params["mixer"]}, teachers={})
+    new, _ = restore_networks({"other": f"{run}:mixer"}, experiment.objectives, renamed)
+    np.testing.assert_array_equal(
+        tiny.weights({"mixer": new.params["other"]}), tiny.weights(load_params(run)[1])
+    )
+    with pytest.raises(UserError, match=r"^config.restore.other=.*run: has no network 'mixr'; did"):
+        restore_networks({"other": f"{run}:mixr"}, experiment.objectives, renamed)
+    assert run_and_name("runs/a:b/c", "net") == ("runs/a:b/c", "net")  # a folder with a colon
 
 
 def test_mistakes_are_one_line(run, tmp_path):
