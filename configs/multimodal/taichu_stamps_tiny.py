@@ -42,11 +42,12 @@ VOCAB = 2048
 IMAGE, PATCH = 48, 8  # pixels
 SECONDS, STRIDE, BANDS = 2.0, 4, 80  # of speech; mel frames (10 ms) per token
 WORDS = 20  # text tokens
-PATCHES, FRAMES = (IMAGE // PATCH) ** 2, int(100 * SECONDS)
+FRAMES = int(100 * SECONDS)
 
 
-def get_config(without="", width=128, depth=2, steps=1000):
+def get_config(without="", width=128, depth=2, steps=1000, image=IMAGE):
     """`FILE:token,sample` leaves these objectives out, for ablations."""
+    patches = (image // PATCH) ** 2
     config = defaults()
     config.name = "taichu_stamps_tiny"
     config.steps = steps
@@ -57,7 +58,7 @@ def get_config(without="", width=128, depth=2, steps=1000):
     stamps = spec(
         Triplets,
         batch_size=64,
-        image_size=IMAGE,
+        image_size=image,
         text_length=WORDS,
         seconds=SECONDS,
         mel_bands=BANDS,
@@ -68,13 +69,13 @@ def get_config(without="", width=128, depth=2, steps=1000):
     size = {"width": width, "depth": depth, "heads": width // 32}
     config.networks = {
         "text": spec(TextEncoder, vocab_size=VOCAB, length=WORDS, **size),
-        "image": spec(ViT, size=IMAGE, patch=PATCH, **size),
+        "image": spec(ViT, size=image, patch=PATCH, **size),
         "audio": spec(SpeechEncoder, frames=FRAMES, stride=STRIDE, bands=BANDS, **size),
-        "fusion": spec(CrossModalEncoder, lengths=(WORDS, PATCHES, FRAMES // STRIDE), **size),
+        "fusion": spec(CrossModalEncoder, lengths=(WORDS, patches, FRAMES // STRIDE), **size),
         "text_decoder": spec(
             TextDecoder, vocab_size=VOCAB, length=WORDS, languages=len(LANGUAGES), **size
         ),
-        "image_decoder": spec(MAEDecoder, width=64, depth=1, patch=PATCH, patches=PATCHES),
+        "image_decoder": spec(MAEDecoder, width=64, depth=1, patch=PATCH, patches=patches),
         "text_projection": spec(Projection, features=128),
         "image_projection": spec(Projection, features=128),
         "audio_projection": spec(Projection, features=128),
@@ -103,7 +104,7 @@ def get_config(without="", width=128, depth=2, steps=1000):
     rate = spec(WarmupCosine, peak=1e-3, warmup=100, steps=steps)
     config.optimizer = spec(AdamW, learning_rate=rate, weight_decay=0.1)
     config.checkpoint_every = 300
-    pictures = spec(Pictures, batch_size=64, image_size=IMAGE)
+    pictures = spec(Pictures, batch_size=64, image_size=image)
     voices = spec(Recordings, batch_size=64, seconds=SECONDS, mel_bands=BANDS, trim=True)
     config.evaluations = {
         "retrieval": spec(Retrieval, stream=stamps),

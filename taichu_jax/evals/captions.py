@@ -2,9 +2,12 @@
 
     t_i = argmax_v P(v | t_<i, fusion(subset)),  until [SEP]
 
-Scores against the words that go with the picture: chrF (Popović 2015, sacrebleu's chrF2, 0 to 100), word
-error rate (jiwer) and the share of exact matches, the last two without case and punctuation. Beside
-them stands what the words of another, random item of the same language would score.
+Scores against the words that go with the picture: chrF (Popović 2015, sacrebleu's chrF2, 0 to 100),
+BLEU-1 to BLEU-4 (sacrebleu, 0 to 100), CIDEr-D (cider.py, times 100 as papers print it), word and
+character error rates (jiwer) and the share of exact matches. All but chrF are without case and
+punctuation; the words of BLEU and CIDEr are those of `tokens`. BLEU is not smoothed, as for COCO: where
+no run of four words is right, BLEU-4 is 0. CIDEr weighs n-grams by the references of one language and
+split. Beside them stands what the words of another, random item of the same language would score.
 """
 
 from __future__ import annotations
@@ -13,18 +16,23 @@ import dataclasses
 import functools
 import pathlib
 import re
+import unicodedata
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from taichu_jax.data.languages import LANGUAGES, known
+from taichu_jax.data.tokenizer import spoken_form
 from taichu_jax.errors import UserError
+from taichu_jax.evals.cider import cider_d
 from taichu_jax.evals.features import collect, thinned
 from taichu_jax.evals.media import Gallery, Originals
 from taichu_jax.inference.decoding import write_words
 from taichu_jax.objectives.multimodal.encoders import Encoders
 from taichu_jax.ops.vocabulary import CLS
+
+_ALONE = ("CJK UNIFIED", "CJK COMPATIBILITY", "HIRAGANA", "KATAKANA")  # scripts without spaces
 
 
 def _has_all(modalities, batch):
@@ -32,24 +40,47 @@ def _has_all(modalities, batch):
 
 
 def scores(references: list[str], written: list[str]) -> dict[str, float]:
-    """chrF 0 to 100, exact matches in percent, and word error rate in percent."""
+    """Of the sentences of one language; see the module's docstring. Error rates are in percent."""
     import jiwer
     import sacrebleu
 
     plain = [(plain_words(a), plain_words(b)) for a, b in zip(references, written, strict=True)]
     spoken = [(a, b) for a, b in plain if a]
+    said, heard = [a for a, _ in spoken], [b for _, b in spoken]
+    words = [[tokens(text) for text in texts] for texts in (references, written)]
+    right, made = ([" ".join(sentence) for sentence in sentences] for sentences in words)
     return {
         "chrF": sacrebleu.corpus_chrf(written, [references]).score,
         "exact": 100.0 * float(np.mean([a == b for a, b in plain])),
-        "WER": 100.0 * jiwer.wer([a for a, _ in spoken], [b for _, b in spoken])
-        if spoken
-        else float("nan"),
+        "WER": 100.0 * jiwer.wer(said, heard) if spoken else float("nan"),
+        "CER": 100.0 * jiwer.cer(said, heard) if spoken else float("nan"),
+        **{
+            f"BLEU-{n}": sacrebleu.BLEU(
+                tokenize="none", force=True, smooth_method="none", max_ngram_order=n
+            )
+            .corpus_score(made, [right])
+            .score
+            for n in (1, 2, 3, 4)
+        },
+        "CIDEr": 100.0 * float(np.mean(cider_d(*words))),
     }
 
 
 def plain_words(text: str) -> str:
     """Lower case, without punctuation, one space between words."""
     return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def tokens(text: str) -> list[str]:
+    """Words for BLEU and CIDEr, in any language: runs of letters, their marks and digits; l'arbre is two.
+
+    Case does not count. Chinese and Japanese have no spaces: every character is a word of its own, as
+    in sacrebleu's `zh`.
+    """
+    return "".join(
+        f" {c} " if unicodedata.name(c, "").startswith(_ALONE) else c
+        for c in spoken_form(text).replace("'", " ")
+    ).split()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

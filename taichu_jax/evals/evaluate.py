@@ -73,8 +73,8 @@ def evaluate(
             "seconds": time.monotonic() - started,
             "result": plain(outcome),
         }
-        board.show(name, results["evaluations"][name]["result"], folder / name)
         write_whole(folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+        board.show(name, results["evaluations"][name]["result"], folder / name)
     board.close()
     return results
 

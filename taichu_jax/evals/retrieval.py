@@ -172,7 +172,12 @@ def compare(fields, embeddings, rows, queries, target) -> tuple[np.ndarray, np.n
     query = sum(embeddings[name][rows].astype(np.float64) for name in queries)
     query /= np.maximum(np.linalg.norm(query, axis=1, keepdims=True), 1e-12)
     scores = query @ embeddings[target][rows].astype(np.float64).T
-    concept, words = fields["concept"][rows], fields["text"][rows]
-    both = fields["has_text"][rows][:, None] & fields["has_text"][rows][None]
-    same_words = (words[:, None] == words[None]).all(-1) & both
-    return np.round(scores / FLAT) * FLAT, (concept[:, None] == concept[None]) | same_words
+    return np.round(scores / FLAT) * FLAT, alike(fields, rows, rows)
+
+
+def alike(fields, rows, others) -> np.ndarray:
+    """bool [n, m]: which examples `others` are of the same concept as `rows`, or have the same words."""
+    concept, words, has = fields["concept"], fields["text"], fields["has_text"]
+    same_words = (words[rows][:, None] == words[others][None]).all(-1)
+    both = has[rows][:, None] & has[others][None]
+    return (concept[rows][:, None] == concept[others][None]) | (same_words & both)

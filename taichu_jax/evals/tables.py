@@ -25,10 +25,26 @@ def tables(name: str, entry: dict[str, Any]) -> list[Table]:
         return [
             _table(
                 f"{name}, {split}",
-                ("written from", "chrF", "exact %", "WER %"),
-                ((k, *_row(v["mean"], ("chrF", "exact", "WER"))) for k, v in table.items()),
+                ("written from", "chrF", "exact %", "WER %", "CER %", "BLEU-1", "BLEU-4", "CIDEr"),
+                (
+                    (
+                        k,
+                        *_row(
+                            v["mean"],
+                            ("chrF", "exact", "WER", "CER", "BLEU-1", "BLEU-4", "CIDEr"),
+                        ),
+                    )
+                    for k, v in table.items()
+                ),
             )
             for split, table in result["splits"].items()
+        ]
+    if kind == "Generation":
+        return [
+            _generation(f"{name}, {split}, {made} judged by {target}", rows)
+            for split, table in result["splits"].items()
+            for made, targets in table["scores"].items()
+            for target, rows in targets.items()
         ]
     if kind == "SpeechRecognition":
         return [
@@ -84,6 +100,22 @@ def _retrieval(name: str, split: str, table: dict[str, Any]) -> Table:
         for direction, entry in table.items()
     )
     return _table(f"{name}, {split} (dim: chance)", ("direction", *keys), rows)
+
+
+def _generation(title: str, rows: dict[str, Any]) -> Table:
+    keys = [k for k in rows["chance"] if k.startswith("R@")]
+    body = (
+        (
+            source,
+            *(
+                f"{row[k]:.1f} [dim]{row['interval'][k][0]:.0f}–{row['interval'][k][1]:.0f}[/]"
+                for k in keys
+            ),
+            f"{row['median']:.3g}",
+        )
+        for source, row in rows.items()
+    )
+    return _table(f"{title} (dim: 95 %)", ("made from", *keys, "median"), body)
 
 
 def _row(values: dict[str, Any], keys: Iterable[str], form: str = "{:.1f}") -> list[str]:

@@ -32,6 +32,43 @@ def test_scores_of_hand_cases():
     assert np.isnan(captions.scores(["!"], ["xyz"])["WER"])  # nothing to be wrong about
 
 
+def test_bleu_cider_and_character_errors_of_hand_cases():
+    references = ["The cat sat on the mat.", "A small black dog"]
+    written = ["the cat sat on a mat", "a dog"]
+    got = captions.scores(references, written)
+    # Right of all runs that were written: 7 of 8 words, 3 of 6 pairs, 2 of 4 threes, 1 of 3 fours.
+    brevity = np.exp(1 - 10 / 8)
+    right = [7 / 8, 3 / 6, 2 / 4, 1 / 3]
+    for n in range(1, 5):
+        expected = 100 * brevity * np.prod(right[:n]) ** (1 / n)
+        assert got[f"BLEU-{n}"] == pytest.approx(expected), n
+    edits = [
+        (captions.plain_words(a), captions.plain_words(b))
+        for a, b in zip(references, written, strict=True)
+    ]
+    errors = sum(distance(list(a), list(b)) for a, b in edits)
+    assert got["CER"] == pytest.approx(100 * errors / sum(len(a) for a, _ in edits))
+    words = [[captions.tokens(text) for text in texts] for texts in (references, written)]
+    assert got["CIDEr"] == pytest.approx(100 * np.mean(captions.cider_d(*words)))
+    nothing = captions.scores(references, ["x", "y"])
+    assert nothing["BLEU-1"] == nothing["BLEU-4"] == nothing["CIDEr"] == 0
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("Une pomme ROUGE.", ["une", "pomme", "rouge"]),
+        ("L’arbre d'en Jordi!", ["l", "arbre", "d", "en", "jordi"]),
+        ("Ябълка – 2 броя", ["ябълка", "2", "броя"]),
+        ("Ένας σκύλος;", ["ένας", "σκύλος"]),
+        ("一只黑色的狗。", list("一只黑色的狗")),
+        ("Pa\u0302ine caldă", ["pâine", "caldă"]),
+    ],
+)
+def test_words_of_every_script(text, words):
+    assert captions.tokens(text) == words
+
+
 def test_evaluation_reports_every_subset_beside_another_item(tmp_path):
     evaluation = captions.Captions(
         stream=tiny.Things(), languages=tiny.LANGUAGES, splits=("test",), examples=3

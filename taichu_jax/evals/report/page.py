@@ -181,6 +181,7 @@ tr.total td{font-weight:600}
 .meter i{position:absolute;inset:0 auto 0 0;border-radius:5px;background:var(--c0)}
 .base .meter i{background:var(--soft);opacity:.55}
 .meter u{position:absolute;top:-3px;bottom:-3px;width:2px;background:var(--accent2)}
+.meter s{position:absolute;top:4px;height:1.5px;background:var(--ink);opacity:.7}
 .key{display:inline-block;width:2px;height:12px;background:var(--accent2);vertical-align:-1px;
 margin:0 4px}
 details{margin:12px 0}summary{cursor:pointer;color:var(--accent);font-size:14px;font-weight:500}
@@ -232,6 +233,14 @@ margin-bottom:3px}
 .spec{padding:14px;display:grid;gap:9px}
 .spec .pixels{height:92px;width:100%}
 .spec .top{display:flex;justify-content:space-between;align-items:center;gap:12px}
+.gens{grid-template-columns:repeat(auto-fill,minmax(min(100%,480px),1fr))}
+.gen{padding:14px;display:grid;gap:12px;align-content:start}.gen figure{margin:0;min-width:0}
+.gen .top{display:flex;justify-content:space-between;gap:12px}.gen .top small{color:var(--soft)}
+.gen .top .words{font-weight:600}.gen figcaption{font-size:12px;color:var(--soft);font-weight:400;
+display:flex;gap:3px;margin-bottom:3px}.gen .strip{display:grid;gap:8px;
+grid-template-columns:repeat(auto-fill,minmax(78px,1fr))}
+.gen .strip.audio{grid-template-columns:repeat(auto-fill,minmax(132px,1fr))}
+.gen .strip.audio .pixels{height:64px;margin-top:5px}
 @media(max-width:680px){header{padding-top:32px}.ask{grid-template-columns:1fr}.q{border-right:0;
 padding-right:0;border-bottom:1px solid var(--line);padding-bottom:12px}header,main,nav>div,footer{
 padding-left:16px;padding-right:16px}.num{grid-template-columns:46px}.num .meter{display:none}

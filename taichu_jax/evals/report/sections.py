@@ -8,32 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from taichu_jax.evals.report.generation import generation
 from taichu_jax.evals.report.page import Media, esc
+from taichu_jax.evals.report.pieces import (
+    LANGUAGES,
+    SPLITS,
+    WORDS,
+    arrow,
+    meter,
+    presence,
+    spread,
+    tag,
+)
 from taichu_jax.evals.report.sounds import sounds
 from taichu_jax.evals.report.tokens import tokens
 
-LANGUAGES = {
-    "bg": "Bulgarian", "ca": "Catalan", "es": "Spanish", "fr": "French", "ro": "Romanian",
-    "ru": "Russian", "en": "English", "el": "Greek", "be": "Belarusian", "da": "Danish",
-    "lt": "Lithuanian", "nl": "Dutch", "pt_BR": "Brazilian Portuguese", "zh_CN": "Chinese",
-}  # fmt: skip
-WORDS = {"text": "words", "image": "picture", "audio": "voice"}
-PLURALS = {"text": "words", "image": "pictures", "audio": "voices"}
-SPLITS = {
-    "test": ("Held-out pictures", "Things that the model has never seen, named or heard."),
-    "validation": ("Validation pictures", "Things that were held out to choose settings."),
-    "test_recordings": (
-        "Held-out recordings",
-        "New voices that name things which were seen in training. Directions without the voice "
-        "would compare training data with training data, so they are left out.",
-    ),
-}
-_ICONS = {
-    "text": '<path d="M4 6h16M4 11h16M4 16h10"/>',
-    "image": '<rect x="3" y="4" width="18" height="16" rx="2.5"/><circle cx="9" cy="10" r="1.8"/>'
-    '<path d="m4 18 5-4 4 3 4-5 4 5"/>',
-    "audio": '<path d="M4 10v4M8 6v12M12 3v18M16 7v10M20 10v4"/>',
-}
+COUNTED = ("CER", "BLEU-1", "BLEU-4", "CIDEr")  # of captions; older results lack them
 
 
 def retrieval(name: str, result: dict[str, Any], media: Media) -> str:
@@ -59,9 +49,7 @@ def retrieval(name: str, result: dict[str, Any], media: Media) -> str:
         for number, (direction, examples) in enumerate(by_direction.items()):
             state = " open" if number < 3 else ""
             rows = "".join(_asked(name, example, media) for example in examples)
-            parts.append(
-                f"<details{state}><summary>{_direction(direction)}</summary>{rows}</details>"
-            )
+            parts.append(f"<details{state}><summary>{arrow(direction)}</summary>{rows}</details>")
     return "".join(parts)
 
 
@@ -79,16 +67,14 @@ def _retrieval_table(table: dict[str, Any]) -> str:
 
 def _recalls(table: dict[str, Any]) -> str:
     def cells(row, chance):
-        numbers = "".join(
-            f"<td>{_number(row[k], chance[k])}</td>" for k in row if k.startswith("R@")
-        )
+        numbers = "".join(f"<td>{meter(row[k], chance[k])}</td>" for k in row if k.startswith("R@"))
         return f"{numbers}<td>{row['median']:.3g} <span class=note>/ {chance['median']:.3g}</span></td>"
 
     columns = [k for k in next(iter(table.values()))["mean"] if k.startswith("R@")]
     head = "".join(f"<th>{esc(k)}</th>" for k in columns)
     rows = "".join(
-        f"<tr><td>{_direction(direction)}</td>{cells(entry['mean'], entry['chance'])}"
-        f"<td>{_range(entry['candidates'].values())}</td></tr>"
+        f"<tr><td>{arrow(direction)}</td>{cells(entry['mean'], entry['chance'])}"
+        f"<td>{spread(entry['candidates'].values())}</td></tr>"
         for direction, entry in table.items()
     )
     return (
@@ -100,7 +86,7 @@ def _recalls(table: dict[str, Any]) -> str:
 def _by_language(table: dict[str, Any]) -> tuple[str, str]:
     languages = sorted({lang for entry in table.values() for lang in entry["languages"]})
     per_language = "".join(
-        f"<tr><td>{_direction(direction)}</td>"
+        f"<tr><td>{arrow(direction)}</td>"
         + "".join(
             f"<td>{entry['languages'][x]['R@1']:.1f} <span class=note>/ "
             f"{entry['languages'][x]['R@10']:.1f}</span></td>"
@@ -141,7 +127,8 @@ def captions(name: str, result: dict[str, Any], media: Media) -> str:
     parts = [
         "<p>Words decoded greedily from a picture, a voice, or both, in a given language. chrF "
         "(0 to 100, higher is better) compares letters with the words that belong to the item; the "
-        "word error rate and exact matches ignore case and punctuation. “Another item” is what the "
+        "others ignore case and punctuation. BLEU (to 100) and CIDEr-D (to 1000) count runs of words; of "
+        "sentences this short most have no four words in a row. “Another item” is what the "
         "words of a random other item of the same language would score: what knowing the language, "
         "but nothing about the item, can give.</p>"
     ]
@@ -149,19 +136,26 @@ def captions(name: str, result: dict[str, Any], media: Media) -> str:
         title = SPLITS.get(split, (split,))[0]
         rows = "".join(
             f'<tr class="{"base" if source == "another item" else ""}"><td>'
-            f"{esc(source) if source == 'another item' else _modalities(source)}</td><td>"
-            f"{_number(entry['mean']['chrF'], table['another item']['mean']['chrF'])}</td>"
-            f"<td>{entry['mean']['exact']:.1f} %</td><td>{entry['mean']['WER']:.0f} %</td></tr>"
+            f"{esc(source) if source == 'another item' else tag(source)}</td><td>"
+            f"{meter(entry['mean']['chrF'], table['another item']['mean']['chrF'])}</td>"
+            f"<td>{entry['mean']['exact']:.1f} %</td><td>{entry['mean']['WER']:.0f} %</td>"
+            + "".join(f"<td>{_plain_number(entry['mean'].get(k))}</td>" for k in COUNTED)
+            + "</tr>"
             for source, entry in table.items()
         )
+        counted = "".join(f"<th>{k}</th>" for k in COUNTED)
         parts.append(
             f"<h3>{esc(title)}</h3><div class='card scroll'><table><tr><th>written from</th><th>chrF"
-            f"</th><th>exact</th><th>word errors</th></tr>{rows}</table></div>"
+            f"</th><th>exact</th><th>word errors</th>{counted}</tr>{rows}</table></div>"
         )
         shown = [e for e in result["examples"] if e["split"] == split]
         cards = "".join(_caption(name, example, media) for example in shown)
         parts.append(f'<div class="grid caps" style="margin-top:14px">{cards}</div>')
     return "".join(parts)
+
+
+def _plain_number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
 
 
 def _caption(name: str, example: dict[str, Any], media: Media) -> str:
@@ -291,7 +285,7 @@ def probe(name: str, result: dict[str, Any], media: Media) -> str:
     chance = result["rows"][0]["linear"]
     rows = "".join(
         f'<tr class="{"base" if row["kind"] == "baseline" else ""}"><td>{esc(row["features"])}</td>'
-        f"<td>{_number(row['linear'], chance)}</td><td>{_number(row['knn'], chance)}</td></tr>"
+        f"<td>{meter(row['linear'], chance)}</td><td>{meter(row['knn'], chance)}</td></tr>"
         for row in result["rows"]
     )
     held = SPLITS.get(result["test_split"], (result["test_split"],))[0].lower()
@@ -308,21 +302,19 @@ def subsets(name: str, result: dict[str, Any], media: Media) -> str:
     rows, chance = result["rows"], result["chance"]
     written = "chrF" in rows[0]
     body = "".join(
-        f"<tr><td>{_presence(row['subset'])}</td><td>{_number(row['accuracy'], chance['accuracy'])}"
+        f"<tr><td>{presence(row['subset'])}</td><td>{meter(row['accuracy'], chance['accuracy'])}"
         f"</td>"
         + (
-            f"<td>{_number(row['chrF'], chance['chrF'])}</td><td>{row['WER']:.0f} %</td>"
+            f"<td>{meter(row['chrF'], chance['chrF'])}</td><td>{row['WER']:.0f} %</td>"
             if written
             else ""
         )
         + "</tr>"
         for row in rows
     )
-    last = (
-        f"<tr class=base><td>chance</td><td>{_number(chance['accuracy'], chance['accuracy'])}</td>"
-    )
+    last = f"<tr class=base><td>chance</td><td>{meter(chance['accuracy'], chance['accuracy'])}</td>"
     if written:
-        last += f"<td>{_number(chance['chrF'], chance['chrF'])}</td><td>{chance['WER']:.0f} %</td>"
+        last += f"<td>{meter(chance['chrF'], chance['chrF'])}</td><td>{chance['WER']:.0f} %</td>"
     head = "<th>words: chrF</th><th>word errors</th>" if written else ""
     return (
         f"<p>What the cross-modal encoder knows when it is given only some of the modalities. "
@@ -337,6 +329,7 @@ def subsets(name: str, result: dict[str, Any], media: Media) -> str:
 SECTIONS: dict[str, tuple[str, str, Callable[[str, dict, Media], str]]] = {
     "Retrieval": ("retrieval", "Retrieval", retrieval),
     "Captions": ("captions", "Captions", captions),
+    "Generation": ("generation", "Pictures and voices made", generation),
     "ModalitySubsets": ("subsets", "Subsets of modalities", subsets),
     "SpeechRecognition": ("recognition", "Speech recognition", recognition),
     "PictureReconstructions": ("pictures", "Masked pictures", pictures),
@@ -366,46 +359,6 @@ def _same_words(reference: str, text: str) -> str:
         f"<span class=same>{esc(w)}</span>" if _plain(w).strip() in said and _plain(w) else esc(w)
         for w in text.split()
     )
-
-
-def _direction(direction: str) -> str:
-    source, _, target = direction.partition("->")
-    left = "<span class=arrow>+</span>".join(_icon(m) + WORDS[m] for m in source.split("+"))
-    return (
-        f"<span class=tag>{left}<span class=arrow>→</span>{_icon(target)}{PLURALS[target]}</span>"
-    )
-
-
-def _modalities(source: str) -> str:
-    inner = "<span class=arrow>+</span>".join(_icon(m) + WORDS[m] for m in source.split("+"))
-    return f"<span class=tag>{inner}</span>"
-
-
-def _presence(subset: str) -> str:
-    present = subset.split("+")
-    icons = "".join(_icon(m, m in present) for m in WORDS)
-    return f"<span class=tag>{icons} {esc(' + '.join(WORDS[m] for m in present))}</span>"
-
-
-def _icon(modality: str, on: bool = True) -> str:
-    off = "" if on else " off"
-    paths = _ICONS[modality]
-    return f'<svg class="m{modality}{off}" viewBox="0 0 24 24" aria-hidden="true">{paths}</svg>'
-
-
-def _number(value: float | None, chance: float) -> str:
-    """A percentage with its bar and the mark of chance."""
-    if value is None:
-        return "–"
-    return (
-        f"<span class=num><em>{value:.1f}</em><span class=meter><i style='width:{min(value, 100):.1f}%'>"
-        f"</i><u style='left:{min(chance, 100):.1f}%' title='chance {chance:.1f}'></u></span></span>"
-    )
-
-
-def _range(sizes) -> str:
-    low, high = min(sizes), max(sizes)
-    return f"{low}" if low == high else f"{low}–{high}"
 
 
 def _small(value: float | None) -> str:
