@@ -2,7 +2,9 @@
 # make test   lint, format, types and every test
 #
 #   make demo SOURCE=DIR   uses an installed stamp collection instead of fetching the package
-#   make demo CONFIG=configs/multimodal/taichu_stamps.py
+#   make demo CONFIG=configs/vision/mae_stamps.py
+#
+# make taichu   the model that also draws and speaks, its tokenisers and its judge: hours
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,12 +12,19 @@ CONFIG ?= configs/multimodal/taichu_stamps_tiny.py
 SOURCE ?=
 RUN = runs/$(basename $(notdir $(CONFIG)))
 
-.PHONY: demo test lint format clean
+.PHONY: demo taichu test lint format clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python launch/prepare.py --data_dir data $(if $(SOURCE),--source "$(SOURCE)")
 	@$(BIN)/python launch/train.py --config $(CONFIG) --run_dir $(RUN) $(if $(SOURCE),--config.data.source="$(SOURCE)")
 	@$(BIN)/python launch/evaluate.py --run $(RUN)
+
+taichu: $(VENV)/installed
+	@$(BIN)/python launch/prepare.py --data_dir data $(if $(SOURCE),--source "$(SOURCE)")
+	@for config in vision/vqvae speech/mel_codec multimodal/judge multimodal/taichu; do \
+		$(BIN)/python launch/train.py --config configs/$${config}_stamps.py $(if $(SOURCE),--config.data.source="$(SOURCE)") || exit; \
+	done
+	@$(BIN)/python launch/evaluate.py --run runs/taichu_stamps
 
 test: lint
 	@$(BIN)/python -m pytest --numprocesses=2

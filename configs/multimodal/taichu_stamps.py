@@ -10,7 +10,7 @@ The first two train the tokenisers, which stay as they are here; `FILE:VQVAE_RUN
 runs of theirs. Their weights are then part of this run. The last one trains the judge of what is made.
 
 Encoders, fusion and understanding: taichu_stamps_tiny.py, with pictures of 64 pixels, the tokeniser's,
-trained more than twice as long. Three decoders of two layers write words, the 64 codes of a picture, and
+trained four times as long. Three decoders of two layers write words, the 64 codes of a picture, and
 the codes of a voice, 4 of them 25 times a second. All are masked as in the released code of OPT, which
 always hides what is to be written: next to visible codes a decoder of this size learns to copy and little
 else. There is no label smoothing (0.1 there), since codes are sampled, not only ranked. Weights, shares
@@ -42,7 +42,7 @@ def get_config(runs=RUNS):
         raise UserError(f"{runs!r}: must be two runs, VQVAE_RUN,CODEC_RUN")
     vqvae_run, codec_run = runs.split(",")
     config = taichu_stamps_tiny.get_config(
-        width=WIDTH, depth=DEPTH, steps=1600, image=vqvae_stamps.SIZE
+        width=WIDTH, depth=DEPTH, steps=4000, image=vqvae_stamps.SIZE
     )
     config.name = "taichu_stamps"
     config.streams.stamps.clean_mel = True
@@ -76,7 +76,7 @@ def get_config(runs=RUNS):
     config.optimizer.rules = (still, *config.optimizer.rules)
 
     config.objectives.modality.update(weight=1.0, share=0.5)
-    decoding = {"source": "stamps", "weight": 0.5, "masking": "released", "share": 0.5}
+    decoding = {"source": "stamps", "weight": 1.0, "masking": "released", "share": 0.5}
     config.objectives.update(
         image_reconstruction=spec(OPTImageReconstruction, **decoding),
         audio_reconstruction=spec(OPTAudioReconstruction, **decoding),

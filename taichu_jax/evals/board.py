@@ -50,6 +50,7 @@ class Board:
         content = io.BytesIO(file.read_bytes())
         if file.suffix == ".mp3":
             samples, rate = soundfile.read(content, dtype="float32")
+            samples = np.clip(samples, -1.0, 1.0)  # MP3 overshoots a little
             self._writer.add_audio(tag, samples, self._step, sample_rate=rate)
         else:
             pixels = np.asarray(Image.open(content).convert("RGB"))
