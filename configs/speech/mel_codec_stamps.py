@@ -8,8 +8,8 @@ instead of 8 of 1024, 800 bits a second; width 96 and latents of 32; batch and l
 two cores. Entries learn CODEBOOK_RATE times as fast: an unused one should reach the data before these
 have moved on. Frames are not normalised by utterance, so that they can be made into sound again; -8.9 and
 4.2 are their mean and deviation over the training split. No noise is added: it would be coded.
-6 minutes on two cores with other programs beside it. Held-out recordings from 1, 2, 3 and 4 codes: log-mel
-error 1.15, 1.05, 1.02 and 1.01 nepers of power (a recording's mean spectrum: 2.05).
+6 minutes on two cores with other programs beside it. Held-out recordings from 1, 2, 3 and 4 codes:
+log-mel error 1.15, 1.05, 1.02 and 1.01 nepers of power (a recording's mean spectrum: 2.05).
 """
 
 from configs.speech._voices import BANDS, on_stamps
