@@ -5,8 +5,8 @@
 `evals/generation.py` asks it which candidate a generated picture or voice belongs to. It has its own
 seed, sizes and weights, learns from the training split alone, and shares nothing with the runs that it
 judges: their encoders would like what their own decoders make. Pictures of 64 pixels, as the decoders
-make them; voices as the tri-modal configs hear them. Sizes and steps: ours, for two cores: 22 minutes beside
-many other programs, up to 1.2 steps a second.
+make them; voices as the tri-modal configs hear them. Sizes and steps: ours, for two cores: 22 minutes
+beside many other programs, up to 1.2 steps a second.
 """
 
 from taichu_jax.config import spec
