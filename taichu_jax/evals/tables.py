@@ -83,6 +83,18 @@ def tables(name: str, entry: dict[str, Any]) -> list[Table]:
             for r in result["rows"]
         )
         return [_table(f"{name}, {result['split']}", ("made by", "as", "log-mel", "dB"), rows)]
+    if kind == "SpeechSynthesis":
+        rows = (
+            (
+                r["way"],
+                _row(r, ("mel",), "{:.3f}")[0],
+                _row(_heard(result, r["way"]), ("CER",))[0],
+            )
+            for r in result["rows"]
+        )
+        lengths = _row(result["durations"], ("length", "length_guess"))
+        title = f"{name}, {result['split']}, lengths {lengths[0]} % off, constant {lengths[1]} %"
+        return [_table(title, ("said by", "log-mel, warped", "CER %"), rows)]
     if "error" in result:
         row = ("mean squared error", *_row(result, ("error", "guess"), "{:.3f}"))
         return [_table(name, ("", "model", "simplest guess"), [row])]
@@ -116,6 +128,11 @@ def _generation(title: str, rows: dict[str, Any]) -> Table:
         for source, row in rows.items()
     )
     return _table(f"{title} (dim: 95 %)", ("made from", *keys, "median"), body)
+
+
+def _heard(result: dict[str, Any], way: str) -> dict[str, Any]:
+    """The recogniser's scores of one way of making sound; nothing where it was not asked."""
+    return (result["errors"] or {}).get(way, {}).get("overall", {})
 
 
 def _row(values: dict[str, Any], keys: Iterable[str], form: str = "{:.1f}") -> list[str]:

@@ -12,8 +12,8 @@ from experiments.speech_ssl import table
 from experiments.speech_ssl.methods import METHODS
 
 ROOT = pathlib.Path(__file__).parents[2]
-RECOGNISERS = {"ctc", "attention_asr", "transducer"}
-SOUND = {"mel_codec", "hifi_gan"}  # codes and waves, not states to probe
+RECOGNISERS = {"ctc", "streaming_ctc", "attention_asr", "transducer"}
+SOUND = {"mel_codec", "hifi_gan", "fast_speech2"}  # what is made, not states to probe
 
 
 def rows(trained, untrained):

@@ -21,6 +21,7 @@ from taichu_jax.evals.report.pieces import (
     tag,
 )
 from taichu_jax.evals.report.sounds import sounds
+from taichu_jax.evals.report.synthesis import synthesis
 from taichu_jax.evals.report.tokens import tokens
 
 COUNTED = ("CER", "BLEU-1", "BLEU-4", "CIDEr")  # of captions; older results lack them
@@ -336,6 +337,7 @@ SECTIONS: dict[str, tuple[str, str, Callable[[str, dict, Media], str]]] = {
     "PictureTokens": ("tokens", "Pictures as codes", tokens),
     "SpectrogramReconstructions": ("spectrograms", "Masked speech", spectrograms),
     "Resynthesis": ("sounds", "Sounds made again", sounds),
+    "SpeechSynthesis": ("synthesis", "Words read aloud", synthesis),
     "CategoryProbe": ("probes", "Probes", probe),
     "LanguageProbe": ("probes", "Probes", probe),
 }

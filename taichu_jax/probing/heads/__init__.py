@@ -1,0 +1,1 @@
+"""What is learnt on frozen states: one small file a head."""
