@@ -37,8 +37,12 @@ class Decoder:
     step: Callable[[PyTree, jax.Array, jax.Array], tuple[jax.Array, PyTree]]
 
 
-def attending(nets, name: str, length: int) -> Decoder:
-    """A `TextDecoder`; start(memory: Encoded, language int32 [B] or None), for `length` ids at most."""
+def attending(nets, name: str, length: int, method: str | None = None) -> Decoder:
+    """A `TextDecoder`; start(memory: Encoded, language int32 [B] or None), for `length` ids at most.
+
+    Args:
+      method: the network's, 'decode' for an `EncoderDecoder`.
+    """
 
     def start(memory: Encoded, language: jax.Array | None = None) -> PyTree:
         batch = memory.tokens.shape[0]
@@ -46,7 +50,17 @@ def attending(nets, name: str, length: int) -> Decoder:
         nothing = jnp.full((batch, 1), PAD, jnp.int32)
         room = nets(name, batch, length, method="start")
         # The states of this one id are not used, and so not computed: only keys and values of memory.
-        _, cache = nets(name, nothing, None, memory.tokens, memory.mask, cache=room, at=0, **told)
+        _, cache = nets(
+            name,
+            nothing,
+            None,
+            memory.tokens,
+            memory.mask,
+            method=method,
+            cache=room,
+            at=0,
+            **told,
+        )
         blocks = tuple(
             block.replace(own=jax.tree.map(jnp.zeros_like, block.own)) for block in cache
         )
@@ -60,6 +74,7 @@ def attending(nets, name: str, length: int) -> Decoder:
             None,
             None,
             cache["mask"],
+            method=method,
             cache=cache["blocks"],
             at=position,
             **told,

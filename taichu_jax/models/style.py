@@ -26,7 +26,7 @@ class Style:
       epsilon: of every layer norm.
       activation: of the feed-forward layers: 'gelu' exact, 'gelu_tanh' (GPT-2), 'quick_gelu' (CLIP),
         'relu'.
-      query_bias, key_bias, value_bias: whether these products of the attention have one.
+      query_bias, key_bias, value_bias, out_bias: whether these products of the attention have one.
       layer_scale: what a factor per channel on every f(x) starts from (arXiv 2103.17239; BEiT, DINOv2);
         0 for no such factor.
     """
@@ -39,6 +39,7 @@ class Style:
     query_bias: bool = True
     key_bias: bool = True
     value_bias: bool = True
+    out_bias: bool = True
     layer_scale: float = 0.0
 
     def __post_init__(self):

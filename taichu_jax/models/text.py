@@ -160,6 +160,8 @@ class TextDecoder(nn.Module):
       languages: number of languages; their embedding tells which one to write in (XLM, arXiv
         1901.07291). 0 for a decoder that is not told.
       stack: how the blocks are made (models/stack.py).
+      style: what a block computes (models/style.py).
+      position_offset: the position of the first token.
     """
 
     vocab_size: int
@@ -171,6 +173,8 @@ class TextDecoder(nn.Module):
     dropout: float = 0.0
     languages: int = 0
     stack: Stack = Stack()
+    style: Style = Style()
+    position_offset: int = 0
 
     @nn.nowrap
     def start(self, batch: int, length: int) -> Cache:
@@ -187,6 +191,7 @@ class TextDecoder(nn.Module):
         language: jax.Array | None = None,
         cache: Cache | None = None,
         at: jax.Array | int = 0,
+        embedding: jax.Array | None = None,
     ) -> Any:
         """Next-token logits [B, L, V] of the tokens so far [B, L], given memory [B, M, D].
 
@@ -195,21 +200,26 @@ class TextDecoder(nn.Module):
           cache: of the tokens before position `at`, from `start` or an earlier call; `tokens` are then
             those from `at` on, `mask` is None, memory is needed in the first call only, and the
             result is the pair (logits, new cache).
+          embedding: [V, D], another network's, in place of one of its own.
         """
         if tokens.shape[1] > self.length:
             raise ValueError(f"text of {tokens.shape[1]} tokens, but length={self.length}")
         normal = nn.initializers.normal(0.02)
-        embedding = self.param("token_embedding", normal, (self.vocab_size, self.width))
-        position = self.param("position", normal, (self.length, self.width))
-        where = position[: tokens.shape[1]]
+        if embedding is None:
+            embedding = self.param("token_embedding", normal, (self.vocab_size, self.width))
+        first = self.position_offset
+        position = self.param("position", normal, (self.length + first, self.width))
+        where = position[first : first + tokens.shape[1]]
         if cache is not None:
-            where = jax.lax.dynamic_slice_in_dim(position, at, tokens.shape[1])
+            where = jax.lax.dynamic_slice_in_dim(position, at + first, tokens.shape[1])
         x = embedding[tokens] + where
         if self.languages:
             if language is None:
                 raise ValueError("this decoder must be told the language")
             table = self.param("language_embedding", normal, (self.languages, self.width))
             x = x + table[language][:, None]
+        if self.style.first_norm:
+            x = LayerNorm(self.style.epsilon, name="first_norm")(x)
         x = Dropout(self.dropout)(x)
         if memory is not None and memory.shape[-1] != self.width:
             memory = Dense(self.width, name="memory")(memory)
@@ -221,6 +231,7 @@ class TextDecoder(nn.Module):
             causal=True,
             cross=True,
             stack=self.stack,
+            style=self.style,
             name="transformer",
         )
         if memory is not None:

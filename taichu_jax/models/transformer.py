@@ -16,9 +16,12 @@ from taichu_jax.models.layers import ACTIVATIONS, Dense, Dropout, LayerNorm
 from taichu_jax.models.relative_position import PositionGate, RelativePosition
 from taichu_jax.models.stack import REMAT, Stack
 from taichu_jax.models.style import Style
+from taichu_jax.models.transformer_xl import Places, PositionScores
 from taichu_jax.ops.constrain import BATCH, constrain
 
 __all__ = ["Attention", "Block", "FeedForward", "Stack", "Transformer"]
+
+RELATIVE = ("none", "gated", "transformer_xl")
 
 
 class Attention(nn.Module):
@@ -40,13 +43,14 @@ class Attention(nn.Module):
         x: jax.Array,
         memory: jax.Array | None,
         mask: jax.Array | None,
-        distances: jax.Array | None = None,
+        distances: jax.Array | Places | None = None,
         cache: Any = None,
         at: jax.Array | None = None,
     ) -> Any:
         """mask: bool, broadcastable to [B, heads, N, M], true where a query may look.
 
-        distances: float32 [heads, N, M], gated by x and added to the scores (relative_position.py).
+        distances: float32 [heads, N, M], gated by x and added to the scores (relative_position.py); or
+          where the queries stand, of which the first ones alone are looked at (transformer_xl.py).
         cache, at: with a cache (cache.py) the queries look at its M positions, which memory, from
           position `at`, first extends; None for memory if it does not. The result is then the pair
           (states, extended cache).
@@ -64,6 +68,8 @@ class Attention(nn.Module):
         # Each device keeps its own queries and gathers the keys and values of all positions.
         style = self.style
         query = split(Dense(width, style.query_bias, name="query")(x), "sequence")
+        if memory is not None and isinstance(distances, Places):
+            memory = memory[:, : distances.content]
         if memory is None:
             key, value = cache.key, cache.value
         else:
@@ -71,9 +77,14 @@ class Attention(nn.Module):
             value = split(Dense(width, style.value_bias, name="value")(memory), None)
             if cache is not None:
                 key, value, cache = cache.extended(key, value, at)
-        scores = jnp.einsum("bnhd,bmhd->bhnm", query, key) * (width // self.heads) ** -0.5
-        scores = scores.astype(jnp.float32)
-        if distances is not None:
+        beside: jax.Array | float = 0.0
+        if isinstance(distances, Places):
+            query, beside = PositionScores(name="relative")(query, distances, key.shape[1])
+        scores = jnp.einsum("bnhd,bmhd->bhnm", query, key)
+        if isinstance(distances, Places):
+            scores += beside
+        scores = (scores * (width // self.heads) ** -0.5).astype(jnp.float32)
+        if isinstance(distances, jax.Array):
             scores += PositionGate(self.heads, name="position_gate")(x) * distances
         if mask is not None:
             scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
@@ -82,7 +93,7 @@ class Attention(nn.Module):
             weights = jnp.where(mask, weights, 0.0)
         weights = Dropout(self.dropout)(weights.astype(x.dtype))
         mixed = jnp.einsum("bhnm,bmhd->bnhd", weights, value)
-        states = Dense(width, name="out")(mixed.reshape(*x.shape[:2], width))
+        states = Dense(width, style.out_bias, name="out")(mixed.reshape(*x.shape[:2], width))
         return states if cache is None else (states, cache)
 
 
@@ -202,7 +213,8 @@ class Transformer(nn.Module):
       causal: a position sees itself and what is before it.
       cross: blocks also attend over a memory.
       shared_layers: all layers use the parameters of one block (ALBERT, arXiv 1909.11942).
-      relative_position: 'none', or 'gated' for WavLM's bias of the scores (relative_position.py).
+      relative_position: 'none', 'gated' for WavLM's bias of the scores (relative_position.py), or
+        'transformer_xl' for sinusoids of the distances (transformer_xl.py).
       stack: how the blocks are made. Unscanned parameters are `block_0`, `block_1`, ...; scanned ones
         `blocks`, or where every e-th block has experts `blocks/block_0` to `blocks/block_(e-1)`, of
         which entry p is block p e + i; shared ones are `block_0` either way.
@@ -230,6 +242,7 @@ class Transformer(nn.Module):
         real: jax.Array | None = None,
         cache: Cache | None = None,
         at: jax.Array | int = 0,
+        places: Places | None = None,
     ) -> tuple[Any, ...]:
         """Returns the last states [B, N, D], normalised, and the states before and after every block.
 
@@ -244,6 +257,8 @@ class Transformer(nn.Module):
           cache: what earlier calls returned, or `models.cache.empty`. `mask` is then bool [B, N, M]
             over the M positions that attention sees, `causal` or not; with `cross`, memory is given
             in the first call only, memory_mask in each.
+          places: with 'transformer_xl', where the rows of x stand; by default one behind the other, the
+            last at the last of the M positions that attention sees.
         """
         if real is None and cache is not None:
             real = jnp.ones(x.shape[:2], bool)
@@ -254,13 +269,18 @@ class Transformer(nn.Module):
             see = see & jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
         if memory_mask is not None:
             memory_mask = memory_mask[:, None, None, :]
-        if self.relative_position not in ("none", "gated"):
-            raise ValueError(f"relative_position={self.relative_position!r}; valid: none, gated")
-        distances = None
+        if self.relative_position not in RELATIVE:
+            wrong = f"relative_position={self.relative_position!r}"
+            raise ValueError(f"{wrong}; valid: {', '.join(RELATIVE)}")
+        distances: Any = None
         if self.relative_position == "gated":
             if cache is not None:
-                raise ValueError("relative_position='gated' has no cache; valid: none")
+                raise ValueError(
+                    "relative_position='gated' has no cache; valid: none, transformer_xl"
+                )
             distances = RelativePosition(self.heads, name="relative_position")(x.shape[1])
+        if self.relative_position == "transformer_xl":
+            distances = Places.in_order(x.shape[1], mask.shape[-1]) if places is None else places
         x = constrain(x, BATCH, "sequence", None)
         inputs = (see, memory, memory_mask, distances, real)
         make = self._make(int(self.expansion * x.shape[-1]), cache is None)

@@ -30,6 +30,18 @@ CONFIGS = {
     "bert": _BLOCKS | {"vocab_size": 20, "max_position_embeddings": 10},
     "roberta": _BLOCKS | {"vocab_size": 20, "max_position_embeddings": 10},
     "gpt2": {"vocab_size": 20, "n_positions": 10, "n_embd": 8, "n_layer": 2, "n_head": 2},
+    "xlnet": {"vocab_size": 20, "d_model": 8, "n_layer": 2, "n_head": 2, "d_inner": 12},
+    "bart": {
+        "vocab_size": 20,
+        "d_model": 8,
+        "encoder_layers": 2,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 12,
+        "decoder_ffn_dim": 12,
+        "max_position_embeddings": 10,
+    },
     "vit": _PICTURE,
     "vit_mae": _PICTURE
     | {

@@ -161,7 +161,7 @@ def test_a_run_that_no_architecture_describes(tmp_path):
         to_folder(tmp_path / "run", tmp_path / "back")
     told = str(caught.value)
     assert "bert: text." in told and "gpt2: text." in told and "vit: needs a network" in told
-    with pytest.raises(UserError, match=r"--architecture: model_type='t5'; .*valid: bert"):
+    with pytest.raises(UserError, match=r"--architecture: model_type='t5'; .*valid: bart, bert"):
         to_folder(tmp_path / "run", tmp_path / "back", architecture="t5")
 
 
@@ -189,7 +189,7 @@ def run_of(text, path, steps):
     [
         ("bert", {"hidden_act": "swish"}, "config.json: hidden_act='swish'; .*valid: gelu"),
         ("bert", {"is_decoder": True}, "is_decoder=True is not supported; valid: False"),
-        ("bert", {"model_type": "bart"}, "model_type='bart'; did you mean 'bert'"),
+        ("bert", {"model_type": "brt"}, "model_type='brt'; did you mean 'bert'"),
         ("bert", {"model_type": ["bert"]}, "model_type="),
         ("bert", {"num_attention_heads": 3}, "config.json: its values do not fit: width 8 is not"),
         ("bert", {"hidden_size": "8"}, "config.json: "),

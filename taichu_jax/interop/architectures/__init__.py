@@ -1,11 +1,13 @@
 """The architectures that can be converted, by the model_type of their config.json."""
 
 from taichu_jax.interop.architecture import Architecture
+from taichu_jax.interop.architectures.bart import Bart
 from taichu_jax.interop.architectures.bert import Bert, Roberta
 from taichu_jax.interop.architectures.clip import CLIP
 from taichu_jax.interop.architectures.gpt2 import GPT2
 from taichu_jax.interop.architectures.vit import VisionTransformer, ViTMAE
 from taichu_jax.interop.architectures.wave import Data2VecSpeech, Hubert, Wav2Vec2Speech
+from taichu_jax.interop.architectures.xlnet import XLNetText
 
 ARCHITECTURES: dict[str, Architecture] = {
     kind.model_type: kind()
@@ -13,6 +15,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         Bert,
         Roberta,
         GPT2,
+        XLNetText,
+        Bart,
         VisionTransformer,
         ViTMAE,
         Wav2Vec2Speech,
