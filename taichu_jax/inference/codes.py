@@ -9,55 +9,15 @@ training (ops/delay.py), and handed back side by side, without the end.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from taichu_jax.errors import UserError
-from taichu_jax.inference.decoding import GREEDY, Decoder, Sampling, draw
+from taichu_jax.inference.decoding import GREEDY, Sampling, attending, draw
 from taichu_jax.models.code_decoder import CodeDecoder
 from taichu_jax.models.layers import Encoded
 from taichu_jax.ops.delay import step_count
 from taichu_jax.ops.lengths import within, zero_beyond
-
-PyTree = Any
-
-
-def attending(nets, name: str, steps: int) -> Decoder:
-    """A `CodeDecoder`; start(memory: Encoded, language int32 [B] or None), for `steps` steps at most.
-
-    Its ids are int32 [B, stages], its logits [B, stages, V].
-    """
-    network = _network(nets, name)
-
-    def start(memory: Encoded, language: jax.Array | None = None) -> PyTree:
-        batch = memory.tokens.shape[0]
-        told = {} if language is None else {"language": language}
-        nothing = jnp.full((batch, 1, network.stages), network.start_id, jnp.int32)
-        room = nets(name, batch, steps, method="start")
-        # The states of this one step are not used, and so not computed: only what memory gives.
-        _, cache = nets(name, nothing, None, memory.tokens, memory.mask, cache=room, at=0, **told)
-        blocks = tuple(
-            block.replace(own=jax.tree.map(jnp.zeros_like, block.own)) for block in cache
-        )
-        return {"blocks": blocks, "mask": memory.mask, **told}
-
-    def step(cache, ids, position):
-        told = {"language": cache["language"]} if "language" in cache else {}
-        logits, blocks = nets(
-            name,
-            ids[:, None],
-            None,
-            None,
-            cache["mask"],
-            cache=cache["blocks"],
-            at=position,
-            **told,
-        )
-        return logits[:, 0], cache | {"blocks": blocks}
-
-    return Decoder(start, step)
 
 
 def longest(decoder: CodeDecoder) -> int:
@@ -141,7 +101,7 @@ def _write(
     network, how = _network(nets, name), sampling or GREEDY
     batch, stages, end = memory.tokens.shape[0], network.stages, network.end_id
     delays, steps = jnp.arange(stages), step_count(length, stages, network.ends)
-    decoder = attending(nets, name, steps)
+    decoder = attending(nets, name, steps, ids=(stages,))
     limit = jnp.minimum(length if limit is None else limit, length)
     numbers = jnp.arange(batch) if rows is None else rows
     key = jax.random.key(0) if key is None else key

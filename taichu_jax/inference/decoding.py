@@ -37,19 +37,24 @@ class Decoder:
     step: Callable[[PyTree, jax.Array, jax.Array], tuple[jax.Array, PyTree]]
 
 
-def attending(nets, name: str, length: int, method: str | None = None) -> Decoder:
-    """A `TextDecoder`; start(memory: Encoded, language int32 [B] or None), for `length` ids at most.
+def attending(
+    nets, name: str, length: int, method: str | None = None, ids: tuple[int, ...] = ()
+) -> Decoder:
+    """A decoder of texts or codes that attends over a memory, for `length` steps at most.
+
+    start(memory: Encoded, language int32 [B] or None).
 
     Args:
       method: the network's, 'decode' for an `EncoderDecoder`.
+      ids: the shape of what is written at a step: () for a `TextDecoder`, (stages,) for a `CodeDecoder`.
     """
 
     def start(memory: Encoded, language: jax.Array | None = None) -> PyTree:
         batch = memory.tokens.shape[0]
         told = {} if language is None else {"language": language}
-        nothing = jnp.full((batch, 1), PAD, jnp.int32)
+        nothing = jnp.full((batch, 1, *ids), PAD, jnp.int32)
         room = nets(name, batch, length, method="start")
-        # The states of this one id are not used, and so not computed: only keys and values of memory.
+        # The states of this one step are not used, and so not computed: only keys and values of memory.
         _, cache = nets(
             name,
             nothing,
@@ -66,11 +71,11 @@ def attending(nets, name: str, length: int, method: str | None = None) -> Decode
         )
         return {"blocks": blocks, "mask": memory.mask, **told}
 
-    def step(cache, ids, position):
+    def step(cache, written, position):
         told = {"language": cache["language"]} if "language" in cache else {}
         logits, blocks = nets(
             name,
-            ids[:, None],
+            written[:, None],
             None,
             None,
             cache["mask"],
