@@ -11,6 +11,7 @@ those of its own vocabulary, which no tokeniser of this project reads.
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -46,7 +47,8 @@ DTYPES = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
-FREE = ("dropout", "stack", "gradient_scale", "initial")  # change no output of trained weights
+# Change no output of trained weights, the last one only for pictures of another size.
+FREE = ("dropout", "stack", "gradient_scale", "initial", "interpolation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Model:
       anew: paths of parameters that are not in the files and have fresh values, as a head has that a
         file of the encoder alone lacks.
       types: name of every tensor in the files -> its type.
+      left_out: how many tensors there are for which there is no network, by the pattern of their names.
     """
 
     architecture: Architecture
@@ -68,6 +71,7 @@ class Model:
     params: PyTree
     anew: list[str]
     types: dict[str, str]
+    left_out: dict[str, int]
 
 
 def read_model(folder: str | Path, skip: str = "") -> Model:
@@ -102,7 +106,11 @@ def read_model(folder: str | Path, skip: str = "") -> Model:
         fresh = jax.jit(lambda: {path: paths(create())[path] for path in anew})()
         params = merge(params, traverse_util.unflatten_dict(fresh, sep="/"))
     types = {name: tensor.dtype.name for name, tensor in tensors.items()}
-    return Model(architecture, settings, table, networks, params, anew, types)
+    left_out = {
+        pattern: sum(bool(re.search(pattern, name)) for name in tensors)
+        for pattern in table.left_out
+    }
+    return Model(architecture, settings, table, networks, params, anew, types, left_out)
 
 
 def _creation(architecture: Architecture, networks: Specs) -> Callable[[], PyTree]:
@@ -152,7 +160,12 @@ def to_run(folder: str | Path, run_dir: str | Path, skip: str = "", name: str = 
         checkpoints.wait()
         _keep(folder, run_dir / KEPT, model)
     anew = sorted({*model.anew, *(set(paths(params)) - set(paths(model.params)))})
-    return [f"not in {folder}, initialised anew: {path}" for path in anew]
+    notes = [
+        f"no network here, left out: {count} tensors {pattern}"
+        for pattern, count in model.left_out.items()
+        if count
+    ]
+    return notes + [f"not in {folder}, initialised anew: {path}" for path in anew]
 
 
 def to_folder(
@@ -210,6 +223,9 @@ def to_folder(
     if types:
         _copy(kept, folder, but=(CONFIG, NAMES))
     notes = [f"no place in {found.model_type}, left out: {path}" for path in left]
+    lost = sum(bool(re.search(p, name)) for name in types for p in table.left_out)
+    if lost:
+        notes.append(f"not in {run_dir}, missing now: {lost} tensors for which it has no network")
     return notes + [f"rounded to {tensors[name].dtype.name}: {name}" for name in rounded]
 
 

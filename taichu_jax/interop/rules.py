@@ -48,6 +48,7 @@ class Table:
       renames: (pattern, replacement) of names in older files.
       tied: name -> the name of the tensor that it repeats.
       ignored: patterns of tensors that are no weights.
+      left_out: patterns of weights for which there is no network here.
     """
 
     rules: list[Rule]
@@ -56,6 +57,7 @@ class Table:
     renames: tuple[tuple[str, str], ...] = ()
     tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def canonical(self, names: Iterable[str]) -> dict[str, str]:
         """name in a file -> name in the rules."""
@@ -112,7 +114,7 @@ def to_ours(
     wanted = traverse_util.flatten_dict(dict(shapes), sep="/")
     known = {rule.theirs for rule in rules} | set(table.tied)
     missing = sorted(rule.theirs for rule in rules if rule.theirs not in found)
-    ignored = [*table.ignored, *([skip] if skip else [])]
+    ignored = [*table.ignored, *table.left_out, *([skip] if skip else [])]
     unexpected = sorted(
         name
         for name, canonical in names.items()
@@ -241,6 +243,16 @@ def patches(theirs: str, ours: str, size: int) -> Rule:
         return x.reshape(size, size, 3, -1).transpose(3, 2, 0, 1)
 
     return Rule(theirs, (ours,), take, give)
+
+
+def cut_transposed(theirs: str, ours: tuple[str, ...]) -> Rule:
+    """torch.nn.Linear's weight [out, in] that is several products at once, one after the other."""
+    return Rule(
+        theirs,
+        ours,
+        lambda x: tuple(part.T for part in np.split(x, len(ours))),
+        lambda *parts: np.concatenate([part.T for part in parts]),
+    )
 
 
 def positions(theirs: str, cls: str, grid: str, ones: int = 1) -> Rule:

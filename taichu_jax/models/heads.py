@@ -21,12 +21,14 @@ class Projection(nn.Module):
       hidden: units between; 0 for a linear map without bias (CLIP).
       activation: 'gelu' or 'relu'.
       norm: 'before' the activation, or 'after' it (BERT, Mockingjay, TERA).
+      epsilon: of the norm.
     """
 
     features: int
     hidden: int = 0
     activation: str = "gelu"
     norm: str = "before"
+    epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -35,7 +37,7 @@ class Projection(nn.Module):
             return Dense(self.features, use_bias=False, name="linear")(x)
         if self.norm not in ("before", "after"):
             raise ValueError(f"norm={self.norm!r}; valid: after, before")
-        activation, norm = ACTIVATIONS[self.activation], LayerNorm(name="norm")
+        activation, norm = ACTIVATIONS[self.activation], LayerNorm(self.epsilon, name="norm")
         x = Dense(self.hidden, name="up")(x)
         x = activation(norm(x)) if self.norm == "before" else norm(activation(x))
         return Dense(self.features, name="out")(x)

@@ -28,10 +28,14 @@ class Recurrence(nn.Module):
 
     Gates are ordered (r, z, n) and (i, f, g, o), as in PyTorch and cuDNN. The products with the
     inputs of all steps are one product; the state is float32.
+
+    Attributes:
+      two_biases: h U has a bias for every gate too, as there; but for b it says the same twice.
     """
 
     width: int
     cell: str = "gru"
+    two_biases: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -46,8 +50,13 @@ class Recurrence(nn.Module):
         kernel = kernel.astype(x.dtype)
         zeros = jnp.zeros((x.shape[0], self.width), jnp.float32)
 
+        whole = jnp.zeros((), jnp.float32)
+        if self.two_biases:
+            shape = (gates * self.width,)
+            whole = self.param("recurrent_bias", nn.initializers.zeros, shape).astype(jnp.float32)
+
         def product(h):
-            return (h.astype(x.dtype) @ kernel).astype(jnp.float32)
+            return (h.astype(x.dtype) @ kernel).astype(jnp.float32) + whole
 
         # A split of the last axis would do, but in the backward pass of a scan XLA's partitioner gets
         # its gradient wrong on a data x fsdp x tensor mesh (jax 0.10.2); reshaping it gets right.
@@ -56,8 +65,10 @@ class Recurrence(nn.Module):
             return [a[:, i] for i in range(gates)]
 
         if self.cell == "gru":
-            bias = self.param("recurrent_bias", nn.initializers.zeros, (self.width,))
-            bias = bias.astype(jnp.float32)
+            bias = jnp.zeros((), jnp.float32)  # in the product already, where there are two
+            if not self.two_biases:
+                bias = self.param("recurrent_bias", nn.initializers.zeros, (self.width,))
+                bias = bias.astype(jnp.float32)
 
             def step(h, a):
                 ar, az, an = parts(a)
@@ -91,12 +102,14 @@ class RecurrentEncoder(nn.Module):
     Attributes:
       cell: 'gru' (the authors' code) or 'lstm' (the paper).
       dropout: on the output of every layer.
+      two_biases: see `Recurrence`; for the weights of the authors' code.
     """
 
     width: int = 512
     depth: int = 3
     cell: str = "gru"
     dropout: float = 0.0
+    two_biases: bool = False
 
     @nn.compact
     def __call__(self, mel: jax.Array, lengths: jax.Array) -> Encoded:
@@ -106,7 +119,7 @@ class RecurrentEncoder(nn.Module):
         x = zero_beyond(mel, mask)
         layers = [x]
         for i in range(self.depth):
-            y = Recurrence(self.width, self.cell, name=f"layer_{i}")(x)
+            y = Recurrence(self.width, self.cell, self.two_biases, name=f"layer_{i}")(x)
             y = Dropout(self.dropout)(y)
             x = zero_beyond(y if i == 0 else x + y, mask)
             layers.append(x)
@@ -135,7 +148,7 @@ class VQRecurrentEncoder(nn.Module):
     `tokens` are the states before they are quantised, which is what the authors probe.
 
     Attributes:
-      cell, dropout: as in `RecurrentEncoder`.
+      cell, dropout, two_biases: as in `RecurrentEncoder`.
       codes: entries of the codebook; 128 in the authors' README, 512 in s3prl.
       after: the layer behind which the quantiser stands, from 1; the last one in both.
     """
@@ -146,12 +159,15 @@ class VQRecurrentEncoder(nn.Module):
     dropout: float = 0.0
     codes: int = 128
     after: int = 3
+    two_biases: bool = False
 
     def setup(self):
         check_cell(self.cell)
         if not 1 <= self.after <= self.depth:
             raise ValueError(f"after={self.after}: must be from 1 to depth {self.depth}")
-        self.recurrences = [Recurrence(self.width, self.cell) for _ in range(self.depth)]
+        self.recurrences = [
+            Recurrence(self.width, self.cell, self.two_biases) for _ in range(self.depth)
+        ]
         self.quantiser = GroupQuantiser(codes=self.codes)
         self.drop = Dropout(self.dropout)
 

@@ -8,6 +8,10 @@ stacked shifts and one product, which is what CPUs and matrix units do fastest.
 front_end='linear' is that of Mockingjay, TERA and Audio ALBERT (arXiv 1910.12638, s3prl) instead: one
 product, positions added, a norm, and no convolution.
 
+front_end='convolution' is that of Whisper (arXiv 2212.04356): two convolutions over three, the first over
+frames, the second `stride` apart, each with a GELU; then positions, added. A masked token has left
+traces in its neighbours there. Whisper hears the silence behind an utterance: give its length as real.
+
 With chunk_size the encoder hears in chunks of so many tokens (chunk-wise attention, arXiv 2010.10759 and
 2006.14941 in spirit): a token sees its whole chunk and left_context tokens before the chunk, in every
 block, and the convolution looks back only. `stream` then gives chunk by chunk what the call gives at
@@ -24,7 +28,9 @@ from flax import struct
 from taichu_jax.errors import UserError
 from taichu_jax.models.cache import Cache, Recent, empty
 from taichu_jax.models.layers import Dense, Dropout, Encoded, LayerNorm, gelu, sinusoid
+from taichu_jax.models.style import Style
 from taichu_jax.models.transformer import Stack, Transformer
+from taichu_jax.models.wave import TimeConvolution
 from taichu_jax.ops.frames import stack_frames
 from taichu_jax.ops.lengths import within, zero_beyond
 
@@ -84,7 +90,7 @@ class SpeechEncoder(nn.Module):
       shared_layers: all layers use the parameters of one block (Audio ALBERT, arXiv 2005.08575).
       relative_position: 'none', or 'gated' (WavLM; models/relative_position.py).
       stack: how the blocks are made (models/stack.py).
-      front_end: 'local' or 'linear'; see the module's docstring.
+      front_end: 'local', 'linear' or 'convolution'; see the module's docstring.
       chunk_size: tokens in a chunk; 0: the encoder hears all at once, and cannot stream.
       left_context: tokens before its chunk that a token sees, where there are chunks.
       mel_mean, mel_deviation: what is subtracted from the frames, and what they are divided by; for
@@ -92,6 +98,9 @@ class SpeechEncoder(nn.Module):
       position_period: positions begin anew after so many tokens, so that a stream of any length meets
         none that training did not; 0: they go on. At least chunk_size + left_context tells apart
         all that a token sees.
+      style: what a block computes (models/style.py).
+      positions: 'fixed', or for front_end='convolution' 'learned': a table of parameters (Whisper's
+        file has one, of sinusoids).
     """
 
     width: int = 128
@@ -112,8 +121,28 @@ class SpeechEncoder(nn.Module):
     mel_mean: float = 0.0
     mel_deviation: float = 1.0
     position_period: int = 0
+    style: Style = Style()
+    positions: str = "fixed"
 
     def __post_init__(self):
+        if self.positions not in ("fixed", "learned"):
+            raise UserError(f"SpeechEncoder.positions={self.positions!r}; valid: fixed, learned")
+        if self.positions == "learned" and self.front_end != "convolution":
+            raise UserError(
+                f"SpeechEncoder.positions='learned': with front_end={self.front_end!r} must be 'fixed'"
+            )
+        if self.front_end == "convolution" and (self.causal or self.chunk_size):
+            raise UserError(
+                "SpeechEncoder.front_end='convolution': hears a frame ahead; with causal or chunk_size"
+                " must be 'local' or 'linear'"
+            )
+        if self.front_end == "convolution" and self.position_period:
+            raise UserError(
+                f"SpeechEncoder.position_period={self.position_period}: with"
+                " front_end='convolution' must be 0"
+            )
+        if self.style.first_norm:
+            raise UserError("SpeechEncoder.style.first_norm=True: must be False")
         for key in ("chunk_size", "left_context", "position_period"):
             if getattr(self, key) < 0:
                 raise UserError(f"SpeechEncoder.{key}={getattr(self, key)}: must be 0 or more")
@@ -132,11 +161,20 @@ class SpeechEncoder(nn.Module):
         super().__post_init__()
 
     def setup(self):
-        if self.front_end not in ("local", "linear"):
-            raise ValueError(f"front_end={self.front_end!r}; valid: linear, local")
+        if self.front_end not in ("local", "linear", "convolution"):
+            raise ValueError(f"front_end={self.front_end!r}; valid: convolution, linear, local")
+        if self.front_end == "convolution":
+            self.convolutions = [
+                TimeConvolution(self.width, 3, stride, padding=(1, 1), use_bias=True)
+                for stride in (1, self.stride)
+            ]
+        if self.positions == "learned":
+            places = self.token_count(self.frames)
+            # Flax reserves the field's name for the field.
+            self.places = self.param("token_position", lambda key: sinusoid(places, self.width))
         self.front = Dense(self.width, kernel_init=nn.initializers.lecun_normal())
         self.front_out = Dense(self.width, kernel_init=nn.initializers.lecun_normal())
-        self.front_norm = LayerNorm()
+        self.front_norm = LayerNorm(self.style.epsilon)
         self.mask_token = self.param("mask_token", nn.initializers.normal(1.0), (self.width,))
         self.local = Dense(self.width, kernel_init=nn.initializers.lecun_normal())
         self.drop = Dropout(self.dropout)
@@ -149,6 +187,7 @@ class SpeechEncoder(nn.Module):
             shared_layers=self.shared_layers,
             relative_position=self.relative_position,
             stack=self.stack,
+            style=self.style,
         )
 
     @nn.nowrap
@@ -191,6 +230,10 @@ class SpeechEncoder(nn.Module):
             x = self.front_norm(
                 x + self._positions(alternating_sinusoid, x.shape[1], 0).astype(x.dtype)
             )
+        elif self.front_end == "convolution":
+            learned = self.positions == "learned"
+            places = self.places[: x.shape[1]] if learned else sinusoid(x.shape[1], self.width)
+            x += places.astype(x.dtype)
         else:
             x = self._with_neighbours(x)
         see = mask
@@ -249,6 +292,11 @@ class SpeechEncoder(nn.Module):
 
     def _latents(self, mel: jax.Array, lengths: jax.Array) -> jax.Array:
         mel = (mel - self.mel_mean) / self.mel_deviation
+        if self.front_end == "convolution":
+            first, second = self.convolutions
+            real = within(lengths, mel.shape[1])
+            # Zeros behind the end again, or the second would see what the first made of padding.
+            return gelu(second(zero_beyond(gelu(first(zero_beyond(mel, real))), real)))
         latents = self.front(stack_frames(mel, lengths, self.stride))
         return self.front_out(gelu(latents)) if self.front_end == "local" else latents
 

@@ -25,7 +25,9 @@ class Style:
       final_norm: a layer norm behind the last block; networks with post-norm have none.
       epsilon: of every layer norm.
       activation: of the feed-forward layers: 'gelu' exact, 'gelu_tanh' (GPT-2), 'quick_gelu' (CLIP),
-        'relu'.
+        'relu', 'silu'.
+      gated: what the activation gives is multiplied by a second product (arXiv 2002.05202); with 'silu'
+        that is SwiGLU (the giant DINOv2).
       query_bias, key_bias, value_bias, out_bias: whether these products of the attention have one.
       layer_scale: what a factor per channel on every f(x) starts from (arXiv 2103.17239; BEiT, DINOv2);
         0 for no such factor.
@@ -36,6 +38,7 @@ class Style:
     final_norm: bool = True
     epsilon: float = 1e-6
     activation: str = "gelu"
+    gated: bool = False
     query_bias: bool = True
     key_bias: bool = True
     value_bias: bool = True

@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from taichu_jax.models.cache import BlockCache, Cache
 from taichu_jax.models.experts import AUXILIARY, Experts, Mixture
+from taichu_jax.models.grid_position import Grid, GridBias
 from taichu_jax.models.layers import ACTIVATIONS, Dense, Dropout, LayerNorm
 from taichu_jax.models.relative_position import PositionGate, RelativePosition
 from taichu_jax.models.stack import REMAT, Stack
@@ -21,7 +22,7 @@ from taichu_jax.ops.constrain import BATCH, constrain
 
 __all__ = ["Attention", "Block", "FeedForward", "Stack", "Transformer"]
 
-RELATIVE = ("none", "gated", "transformer_xl")
+RELATIVE = ("none", "gated", "grid", "grid_per_block", "transformer_xl")
 
 
 class Attention(nn.Module):
@@ -31,11 +32,15 @@ class Attention(nn.Module):
       heads: number of heads; D must be a multiple of it.
       dropout: on the attention weights.
       style: which biases there are.
+      gated: `distances` are gated by x before they are added (relative_position.py).
+      grid: the scores have a bias of their own by the places of patches (grid_position.py).
     """
 
     heads: int
     dropout: float = 0.0
     style: Style = Style()
+    gated: bool = True
+    grid: Grid | None = None
 
     @nn.compact
     def __call__(
@@ -49,8 +54,8 @@ class Attention(nn.Module):
     ) -> Any:
         """mask: bool, broadcastable to [B, heads, N, M], true where a query may look.
 
-        distances: float32 [heads, N, M], gated by x and added to the scores (relative_position.py); or
-          where the queries stand, of which the first ones alone are looked at (transformer_xl.py).
+        distances: float32 [heads, N, M], added to the scores; or where the queries stand, of which the
+          first ones alone are looked at (transformer_xl.py).
         cache, at: with a cache (cache.py) the queries look at its M positions, which memory, from
           position `at`, first extends; None for memory if it does not. The result is then the pair
           (states, extended cache).
@@ -85,7 +90,10 @@ class Attention(nn.Module):
             scores += beside
         scores = (scores * (width // self.heads) ** -0.5).astype(jnp.float32)
         if isinstance(distances, jax.Array):
-            scores += PositionGate(self.heads, name="position_gate")(x) * distances
+            gate = PositionGate(self.heads, name="position_gate")(x) if self.gated else 1.0
+            scores += gate * distances
+        if self.grid is not None:
+            scores += GridBias(self.heads, self.grid, name="relative_position")()
         if mask is not None:
             scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1)
@@ -98,15 +106,25 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Dense, activation, Dense; `hidden` units between."""
+    """Dense, activation, Dense; `hidden` units between.
+
+    Attributes:
+      gated: activation(x `gate`) times x `up` stands for activation(x `up`) (models/style.py).
+    """
 
     hidden: int
     dropout: float = 0.0
     activation: str = "gelu"
+    gated: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        hidden = ACTIVATIONS[self.activation](Dense(self.hidden, name="up")(x))
+        activation = ACTIVATIONS[self.activation]
+        hidden = Dense(self.hidden, name="up")(x)
+        if self.gated:
+            hidden *= activation(Dense(self.hidden, name="gate")(x))
+        else:
+            hidden = activation(hidden)
         hidden = constrain(hidden, BATCH, "sequence", "tensor")
         hidden = Dropout(self.dropout)(hidden)
         return Dense(x.shape[-1], name="down")(hidden)
@@ -119,6 +137,7 @@ class Block(nn.Module):
       mixture: experts in place of the feed-forward layer.
       causal: whether the mask is; only the mixture asks.
       style: models/style.py.
+      gated, grid: of the self-attention, see `Attention`.
     """
 
     heads: int
@@ -128,6 +147,8 @@ class Block(nn.Module):
     causal: bool = False
     mixture: Experts | None = None
     style: Style = Style()
+    gated: bool = True
+    grid: Grid | None = None
 
     @nn.compact
     def __call__(
@@ -137,7 +158,7 @@ class Block(nn.Module):
         style = self.style
         own, cross = (None, None) if cache is None else (cache.own, cache.cross)
         y = self._before("attention", x)
-        attend = Attention(self.heads, self.dropout, style, name="attention")
+        attend = Attention(self.heads, self.dropout, style, self.gated, self.grid, name="attention")
         y, own = _pair(attend(y, y, mask, distances, own, at))
         x = self._after("attention", x, y)
         if self.cross:
@@ -147,11 +168,13 @@ class Block(nn.Module):
             x = self._after("cross", x, y)
         y = self._before("feed_forward", x)
         if self.mixture is None:
-            layer = FeedForward(self.hidden, self.dropout, style.activation, name="feed_forward")
+            activation, gated = style.activation, style.gated
+            layer = FeedForward(self.hidden, self.dropout, activation, gated, name="feed_forward")
             y = layer(y)
         else:
-            if style.activation != "gelu":
-                raise ValueError(f"style.activation={style.activation!r}: experts have 'gelu'")
+            if style.activation != "gelu" or style.gated:
+                wrong = f"style.activation={style.activation!r}, style.gated={style.gated}"
+                raise ValueError(f"{wrong}: experts have 'gelu', not gated")
             mixture = Mixture(self.mixture, self.hidden, self.dropout, self.causal, name="experts")
             y = mixture(y, real)
         x = constrain(self._after("feed_forward", x, y), BATCH, "sequence", None)
@@ -213,7 +236,8 @@ class Transformer(nn.Module):
       causal: a position sees itself and what is before it.
       cross: blocks also attend over a memory.
       shared_layers: all layers use the parameters of one block (ALBERT, arXiv 1909.11942).
-      relative_position: 'none', 'gated' for WavLM's bias of the scores (relative_position.py), or
+      relative_position: 'none'; 'gated' for WavLM's bias of the scores (relative_position.py); 'grid'
+        for that of patches, one table for all blocks, or 'grid_per_block' (grid_position.py);
         'transformer_xl' for sinusoids of the distances (transformer_xl.py).
       stack: how the blocks are made. Unscanned parameters are `block_0`, `block_1`, ...; scanned ones
         `blocks`, or where every e-th block has experts `blocks/block_0` to `blocks/block_(e-1)`, of
@@ -243,6 +267,7 @@ class Transformer(nn.Module):
         cache: Cache | None = None,
         at: jax.Array | int = 0,
         places: Places | None = None,
+        grid: Grid | None = None,
     ) -> tuple[Any, ...]:
         """Returns the last states [B, N, D], normalised, and the states before and after every block.
 
@@ -259,6 +284,7 @@ class Transformer(nn.Module):
             in the first call only, memory_mask in each.
           places: with 'transformer_xl', where the rows of x stand; by default one behind the other, the
             last at the last of the M positions that attention sees.
+          grid: where the patches are, for the two relative positions that ask for it.
         """
         if real is None and cache is not None:
             real = jnp.ones(x.shape[:2], bool)
@@ -269,21 +295,26 @@ class Transformer(nn.Module):
             see = see & jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
         if memory_mask is not None:
             memory_mask = memory_mask[:, None, None, :]
-        if self.relative_position not in RELATIVE:
-            wrong = f"relative_position={self.relative_position!r}"
-            raise ValueError(f"{wrong}; valid: {', '.join(RELATIVE)}")
+        kind = self.relative_position
         distances: Any = None
-        if self.relative_position == "gated":
-            if cache is not None:
-                raise ValueError(
-                    "relative_position='gated' has no cache; valid: none, transformer_xl"
-                )
+        if kind not in RELATIVE:
+            raise ValueError(f"relative_position={kind!r}; valid: {', '.join(RELATIVE)}")
+        if kind not in ("none", "transformer_xl") and cache is not None:
+            raise ValueError(
+                f"relative_position={kind!r} has no cache; valid: none, transformer_xl"
+            )
+        if kind.startswith("grid") and grid is None:
+            raise ValueError(f"relative_position={kind!r}: for the patches of pictures only")
+        if kind == "gated":
             distances = RelativePosition(self.heads, name="relative_position")(x.shape[1])
-        if self.relative_position == "transformer_xl":
+        elif kind == "grid" and grid is not None:
+            distances = GridBias(self.heads, grid, name="relative_position")()
+        elif kind == "transformer_xl":
             distances = Places.in_order(x.shape[1], mask.shape[-1]) if places is None else places
         x = constrain(x, BATCH, "sequence", None)
         inputs = (see, memory, memory_mask, distances, real)
-        make = self._make(int(self.expansion * x.shape[-1]), cache is None)
+        own_grid = grid if kind == "grid_per_block" else None
+        make = self._make(int(self.expansion * x.shape[-1]), cache is None, own_grid)
         if cache is not None:
             further = self._scanned_further if self.stack.scan else self._looped_further
             last, states, new = further(x, (*inputs, jnp.asarray(at)), make, cache)
@@ -305,7 +336,7 @@ class Transformer(nn.Module):
         return (self.depth // period,) * period
 
     @nn.nowrap
-    def _make(self, hidden: int, remat: bool = True) -> Callable[..., nn.Module]:
+    def _make(self, hidden: int, remat: bool, grid: Grid | None) -> Callable[..., nn.Module]:
         """Makes a block, given its `mixture` and `name`."""
         kind = Block
         if remat and self.stack.remat != "none":
@@ -313,7 +344,15 @@ class Transformer(nn.Module):
             once = not self.stack.scan
             kind = nn.remat(Block, policy=REMAT[self.stack.remat], prevent_cse=once)
         return functools.partial(
-            kind, self.heads, hidden, self.dropout, self.cross, self.causal, style=self.style
+            kind,
+            self.heads,
+            hidden,
+            self.dropout,
+            self.cross,
+            self.causal,
+            style=self.style,
+            gated=self.relative_position == "gated",
+            grid=grid,
         )
 
     @nn.nowrap

@@ -6,12 +6,17 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from taichu_jax.config import choices
+from taichu_jax.errors import UserError
+from taichu_jax.models.grid_position import Grid
 from taichu_jax.models.layers import Dense, Dropout, Encoded, LayerNorm, sinusoid_2d
 from taichu_jax.models.style import Style
 from taichu_jax.models.transformer import Stack, Transformer
 from taichu_jax.ops.patches import patchify
+from taichu_jax.ops.resample import resampled
 
 POSITIONS = ("sinusoid", "learned")
+INTERPOLATIONS = ("antialiased", "cubic")
 
 
 class ViT(nn.Module):
@@ -25,12 +30,18 @@ class ViT(nn.Module):
       size: side of the usual image, in pixels. Other sizes are read too: the positions of the usual
         grid are resized to theirs (small crops of DINO, fine-tuning at a higher resolution).
       cls: a learned token goes before the patches.
-      position: 'sinusoid' is fixed (MAE, MoCo v3), 'learned' is trained (ViT).
+      position: 'sinusoid' is fixed (MAE, MoCo v3), 'learned' is trained (ViT), 'none' leaves it to the
+        relative positions (BEiT).
       stack: how the blocks are made (models/stack.py).
       style: what a block computes (models/style.py).
       cls_position: the class token has a learned position too (ViT).
       patch_bias: whether the patch product has one (CLIP: no).
       mean, deviation: of red, green and blue; pixels are (x - mean) / deviation inside.
+      registers: learned tokens between the class token and the patches, of which nobody sees the last
+        states (arXiv 2309.16588; DINOv2).
+      relative_position: 'none'; 'grid' or 'grid_per_block' (BEiT; models/grid_position.py).
+      interpolation: how positions get to another size: 'antialiased', or 'cubic' as PyTorch has it
+        without a filter (DINO, DINOv2 without registers).
     """
 
     width: int = 128
@@ -48,14 +59,34 @@ class ViT(nn.Module):
     patch_bias: bool = True
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     deviation: tuple[float, ...] = (0.5, 0.5, 0.5)
+    registers: int = 0
+    relative_position: str = "none"
+    interpolation: str = "antialiased"
+
+    def __post_init__(self):
+        for key, valid in (
+            ("relative_position", ("none", "grid", "grid_per_block")),
+            ("interpolation", INTERPOLATIONS),
+        ):
+            value = getattr(self, key)
+            if value not in valid:
+                raise UserError(f"ViT.{key}={value!r}; {choices(value, valid)}")
+        if self.registers and self.relative_position != "none":
+            raise UserError(
+                f"ViT.registers={self.registers}: have no place; with relative_position="
+                f"{self.relative_position!r} must be 0"
+            )
+        if self.cls_position and self.position == "none":
+            raise UserError("ViT.cls_position=True: with position='none' must be False")
+        super().__post_init__()
 
     def setup(self):
         if self.cls_position and not self.cls:
             raise ValueError("cls_position=True: there is no class token, cls=False")
         if self.size % self.patch:
             raise ValueError(f"size={self.size} is not a multiple of patch={self.patch}")
-        if self.position not in POSITIONS:
-            raise ValueError(f"position={self.position!r}; valid: {', '.join(POSITIONS)}")
+        if self.position not in (*POSITIONS, "none"):
+            raise ValueError(f"position={self.position!r}; valid: {', '.join(POSITIONS)}, none")
         side = self.size // self.patch
         if self.width % 4:
             raise ValueError(f"width={self.width} is not a multiple of 4")
@@ -72,8 +103,10 @@ class ViT(nn.Module):
         if self.position == "learned":
             # Flax reserves the field's name for the field, so the parameter has another one.
             self.grid = self.param("patch_position", normal, (side**2, self.width))
-        else:
+        elif self.position == "sinusoid":
             self.grid = sinusoid_2d(side, side, self.width)
+        if self.registers:
+            self.register_token = self.param("register_token", normal, (self.registers, self.width))
         self.drop = Dropout(self.dropout)
         if self.style.first_norm:
             self.first_norm = LayerNorm(self.style.epsilon)
@@ -82,6 +115,7 @@ class ViT(nn.Module):
             self.heads,
             self.expansion,
             self.dropout,
+            relative_position=self.relative_position,
             stack=self.stack,
             style=self.style,
         )
@@ -96,21 +130,46 @@ class ViT(nn.Module):
           mask: bool [B, N]; patches where it is true are replaced by the mask token (BEiT, SimMIM).
           keep: int32 [B, K]; only these patches are encoded, in this order (MAE).
         """
+        if keep is not None and self.relative_position != "none":
+            raise UserError(
+                f"ViT.relative_position={self.relative_position!r}: is for whole pictures; an objective"
+                " that leaves patches out needs 'none'"
+            )
         rows, columns = (length // self.patch for length in images.shape[1:3])
         x = self.patches(patchify(self._scaled(images), self.patch))
         if mask is not None:
             x = jnp.where(mask[..., None], self.mask_token.astype(x.dtype), x)
-        x += self._positions(rows, columns).astype(x.dtype)
+        if self.position != "none":
+            x += self._positions(rows, columns).astype(x.dtype)
         if keep is not None:
             x = jnp.take_along_axis(x, keep[..., None], axis=1)
+        if self.registers:
+            x = jnp.concatenate([self._repeated(self.register_token, x), x], axis=1)
         if self.cls:
             token = self.cls_token + self.cls_place if self.cls_position else self.cls_token
-            token = jnp.broadcast_to(token.astype(x.dtype), (len(x), 1, self.width))
-            x = jnp.concatenate([token, x], axis=1)
+            x = jnp.concatenate([self._repeated(token[None], x), x], axis=1)
         everywhere = jnp.ones(x.shape[:2], bool)
         x = self.drop(self.first_norm(x) if self.style.first_norm else x)
-        tokens, layers = self.transformer(x, everywhere)
-        return Encoded(tokens=tokens, mask=everywhere, layers=layers, rate=float(rows))
+        grid = None
+        if self.relative_position != "none":
+            side = self.size // self.patch
+            grid = Grid((side, side), (rows, columns), self.cls)
+        tokens, layers = self.transformer(x, everywhere, grid=grid)
+        tokens, *states = (self._without_registers(x) for x in (tokens, *layers))
+        mask = everywhere[:, : tokens.shape[1]]
+        return Encoded(tokens=tokens, mask=mask, layers=tuple(states), rate=float(rows))
+
+    @nn.nowrap
+    def _repeated(self, tokens: jax.Array, x: jax.Array) -> jax.Array:
+        """Tokens [K, D] for every example of x."""
+        return jnp.broadcast_to(tokens.astype(x.dtype), (len(x), *tokens.shape))
+
+    @nn.nowrap
+    def _without_registers(self, x: jax.Array) -> jax.Array:
+        first = int(self.cls)
+        if not self.registers:
+            return x
+        return jnp.concatenate([x[:, :first], x[:, first + self.registers :]], axis=1)
 
     def _scaled(self, images: jax.Array) -> jax.Array:
         mean, deviation = (jnp.array(x, images.dtype) for x in (self.mean, self.deviation))
@@ -121,6 +180,8 @@ class ViT(nn.Module):
         if (rows, columns) == (side, side):
             return self.grid
         grid = self.grid.astype(jnp.float32).reshape(side, side, self.width)
+        if self.interpolation == "cubic":
+            return resampled(grid, rows, columns, "cubic").reshape(-1, self.width)
         resized = jax.image.resize(grid, (rows, columns, self.width), "bicubic")
         return resized.reshape(rows * columns, self.width)
 

@@ -36,6 +36,9 @@ class Nets(Protocol):
     def frozen(self, name: str, *args: Any, method: str | None = None, **kwargs: Any) -> Any:
         """Calls a network with today's weights, differentiating its inputs but not its weights."""
 
+    def module(self, name: str) -> Any:
+        """The network itself, for its sizes."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Teacher:

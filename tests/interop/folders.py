@@ -26,6 +26,7 @@ _SPEECH = _BLOCKS | {
     "num_conv_pos_embedding_groups": 2,
     "vocab_size": 7,
 }
+_DINOV2 = {k: v for k, v in _PICTURE.items() if k != "intermediate_size"} | {"mlp_ratio": 2}
 CONFIGS = {
     "bert": _BLOCKS | {"vocab_size": 20, "max_position_embeddings": 10},
     "roberta": _BLOCKS | {"vocab_size": 20, "max_position_embeddings": 10},
@@ -56,6 +57,42 @@ CONFIGS = {
         "num_codevectors_per_group": 3,
         "codevector_dim": 4,
         "proj_codevector_dim": 6,
+    },
+    "data2vec-text": _BLOCKS | {"vocab_size": 20, "max_position_embeddings": 10},
+    "dinov2": _DINOV2 | {"use_swiglu_ffn": True},
+    "dinov2_with_registers": _DINOV2 | {"num_register_tokens": 3},
+    "beit": _PICTURE
+    | {"use_relative_position_bias": True, "use_mask_token": True, "vocab_size": 7},
+    "data2vec-vision": _PICTURE
+    | {
+        "use_shared_relative_position_bias": True,
+        "use_absolute_position_embeddings": True,
+        "use_mask_token": True,
+    },
+    "whisper": {
+        "d_model": 8,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 12,
+        "max_source_positions": 6,
+        "num_mel_bins": 5,
+        "classifier_proj_size": 4,
+    },
+    "s3prl_apc": {
+        "input_size": 5,
+        "hidden_size": 8,
+        "num_layers": 2,
+        "residual": True,
+        "vq": {"codebook_size": [6], "code_dim": [8], "gumbel_temperature": 0.5},
+    },
+    "s3prl_transformer": _BLOCKS
+    | {
+        "input_dim": 10,
+        "downsample_rate": 2,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "share_layer": False,
+        "pre_layer_norm": False,
     },
     "hubert": _SPEECH | {"do_stable_layer_norm": True, "feat_extract_norm": "layer"},
     "data2vec-audio": _SPEECH | {"num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 3},

@@ -161,7 +161,9 @@ def test_a_run_that_no_architecture_describes(tmp_path):
         to_folder(tmp_path / "run", tmp_path / "back")
     told = str(caught.value)
     assert "bert: text." in told and "gpt2: text." in told and "vit: needs a network" in told
-    with pytest.raises(UserError, match=r"--architecture: model_type='t5'; .*valid: bart, bert"):
+    with pytest.raises(
+        UserError, match=r"--architecture: model_type='t5'; .*valid: bart, beit, bert"
+    ):
         to_folder(tmp_path / "run", tmp_path / "back", architecture="t5")
 
 

@@ -38,6 +38,9 @@ def test_both_ways(tmp_path, capsys):
     ("arguments", "told"),
     [
         ([], "--from and --to are needed"),
+        (["--from", "s3prl:a", "--to", "hf:b"], "one of them must begin with hf: or s3prl:"),
+        (["--from", "s3prl:a", "--to", "b", "--revision", "c"], "--revision: has no meaning with"),
+        (["--from", "s3prl:a.ckpt", "--to", "b"], "s3prl:a.ckpt: no such file"),
         (["--from", "hf:a", "--to", "hf:b"], "one of them must begin with hf:"),
         (["--from", "a", "--to", "b"], "one of them must begin with hf:"),
         (["--form", "a"], "--form: no such flag; did you mean '--from'"),

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from taichu_jax.errors import UserError
 from taichu_jax.models.speech import SpeechEncoder
+from taichu_jax.models.style import Style
 from taichu_jax.models.wave import TimeConvolution, WaveEncoder
 
 MEL = np.random.default_rng(0).normal(size=(3, 18, 5)).astype(np.float32)
@@ -50,8 +52,16 @@ def test_speech_tokens_and_rate(stride):
         (wave(norm="layer"), AUDIO, AUDIO_LENGTHS),
         (speech(front_end="linear"), MEL, MEL_LENGTHS),
         (wave(norm="layer", position_layers=2), AUDIO, AUDIO_LENGTHS),
+        (speech(front_end="convolution", stride=2, positions="learned"), MEL, MEL_LENGTHS),
     ],
-    ids=["speech", "wave-group", "wave-layer", "speech-linear", "wave-two-positions"],
+    ids=[
+        "speech",
+        "wave-group",
+        "wave-layer",
+        "speech-linear",
+        "wave-two-positions",
+        "speech-convolution",
+    ],
 )
 def test_padding_is_never_seen(model, x, lengths):
     run = ready(model, x, lengths)
@@ -204,7 +214,7 @@ def test_errors_name_the_field():
         speech().init(key, jnp.zeros((1, 8, 6)), jnp.array([8]))
     with pytest.raises(ValueError, match="valid: group, layer"):
         wave(norm="batch").init(key, AUDIO, AUDIO_LENGTHS)
-    with pytest.raises(ValueError, match="front_end='none'; valid: linear, local"):
+    with pytest.raises(ValueError, match="front_end='none'; valid: convolution, linear, local"):
         speech(front_end="none").init(key, MEL, MEL_LENGTHS)
     with pytest.raises(ValueError, match="position_layers=0"):
         wave(position_layers=0).init(key, AUDIO, AUDIO_LENGTHS)
@@ -220,3 +230,17 @@ def test_shared_layers_save_all_blocks_but_one():
 
     assert names() == {"block_0", "block_1", "block_2", "norm"}
     assert names(shared_layers=True) == {"block_0", "norm"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"positions": "sinusoid"}, "positions='sinusoid'; valid: fixed, learned"),
+        ({"positions": "learned"}, "positions='learned': with front_end='local' must be 'fixed'"),
+        ({"front_end": "convolution", "causal": True}, "front_end='convolution': hears a frame"),
+        ({"style": Style(first_norm=True)}, "style.first_norm=True: must be False"),
+    ],
+)
+def test_speech_settings_that_do_not_fit(fields, told):
+    with pytest.raises(UserError, match=told):
+        speech(**fields)

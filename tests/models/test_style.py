@@ -10,7 +10,7 @@ import pytest
 from taichu_jax.errors import UserError
 from taichu_jax.models.layers import ACTIVATIONS
 from taichu_jax.models.style import Style
-from taichu_jax.models.transformer import Transformer
+from taichu_jax.models.transformer import FeedForward, Transformer
 
 X = np.random.default_rng(0).normal(size=(2, 3, 8)).astype(np.float32)
 MASK = np.ones((2, 3), bool)
@@ -33,6 +33,7 @@ def test_activations():
         ACTIVATIONS["quick_gelu"](jnp.array(x)), x / (1 + np.exp(-1.702 * x)), atol=1e-6
     )
     np.testing.assert_array_equal(ACTIVATIONS["relu"](jnp.array(x)), np.maximum(x, 0))
+    np.testing.assert_allclose(ACTIVATIONS["silu"](jnp.array(x)), x / (1 + np.exp(-x)), atol=1e-6)
 
 
 def test_post_norm_states_are_normal():
@@ -85,3 +86,19 @@ def test_biases():
 def test_wrong_settings(fields, told):
     with pytest.raises(UserError, match=told):
         Style(**fields)
+
+
+def test_gated():
+    """SwiGLU: silu(x gate) times x up."""
+    _, params = network(activation="silu", gated=True)
+    layer = jax.tree.map(np.asarray, params["block_0"]["feed_forward"])
+    assert set(layer) == {"gate", "up", "down"} and layer["gate"]["kernel"].shape == (8, 12)
+    layer = {name: {**part, "bias": part["bias"] + 0.1} for name, part in layer.items()}
+    found = FeedForward(12, activation="silu", gated=True).apply({"params": layer}, X)
+
+    def product(name, x):
+        return x @ layer[name]["kernel"] + layer[name]["bias"]
+
+    gate = product("gate", X.astype(np.float64))
+    hidden = gate / (1 + np.exp(-gate)) * product("up", X)
+    np.testing.assert_allclose(found, product("down", hidden), atol=1e-5)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from taichu_jax.errors import UserError
 from taichu_jax.models.layers import sinusoid_2d
 from taichu_jax.models.vision import MAEDecoder, ViT
 
@@ -146,3 +147,39 @@ def test_decoder_lets_the_class_token_take_part():
         model.apply(params, tokens[:, 1:], keep)
     with pytest.raises(ValueError, match="patches=5"):
         MAEDecoder(patches=5).init(jax.random.key(0), tokens[:, 1:], keep)
+
+
+def test_registers_are_not_given_away():
+    """The same tokens as without them, by number and place; their states are of no use to anybody."""
+    shapes = {}
+    for registers in (0, 3):
+        model = ViT(**SMALL, cls=True, registers=registers)
+        out, variables = jax.eval_shape(
+            lambda m=model: m.init_with_output(jax.random.key(0), IMAGES)
+        )
+        shapes[registers] = jax.tree.map(jnp.shape, out)
+        assert ("register_token" in variables["params"]) == bool(registers)
+    assert shapes[0] == shapes[3]
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"relative_position": "gated"}, "ViT.relative_position='gated'; .*valid: grid"),
+        ({"interpolation": "linear"}, "ViT.interpolation='linear'; .*valid: antialiased, cubic"),
+        ({"registers": 2, "relative_position": "grid"}, "ViT.registers=2: have no place"),
+        (
+            {"cls": True, "cls_position": True, "position": "none"},
+            "cls_position=True: with position",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit(fields, told):
+    with pytest.raises(UserError, match=told):
+        ViT(**SMALL, **fields)
+
+
+def test_relative_positions_need_whole_pictures():
+    model, keep = ViT(**SMALL, relative_position="grid"), np.zeros((2, 3), np.int32)
+    with pytest.raises(UserError, match="relative_position='grid': is for whole pictures"):
+        jax.eval_shape(lambda: model.init(jax.random.key(0), IMAGES, keep=keep))

@@ -1,4 +1,4 @@
-"""BERT, RoBERTa and GPT-2 of transformers, read from their files: states, logits, loss, gradients."""
+"""BERT, RoBERTa, data2vec and GPT-2 of transformers, read from files: states, logits, loss, gradients."""
 
 from __future__ import annotations
 
@@ -89,12 +89,13 @@ def test_bert_with_other_activations(activation, tmp_path):
     assert_close(logits, theirs, MASK)
 
 
-def test_roberta(tmp_path):
+@pytest.mark.parametrize("kind", ["Roberta", "Data2VecText"])
+def test_roberta(kind, tmp_path):
     """Positions count real tokens, with padding before and between them too."""
-    config = transformers.RobertaConfig(
+    config = getattr(transformers, f"{kind}Config")(
         **SIZES, vocab_size=VOCABULARY, max_position_embeddings=14, output_hidden_states=True
     )
-    pair = Pair(transformers.RobertaForMaskedLM, config, tmp_path)
+    pair = Pair(getattr(transformers, f"{kind}ForMaskedLM"), config, tmp_path)
     tokens = np.where(GAPS, TOKENS, 1)
     chosen = CHOSEN & GAPS
 

@@ -1,4 +1,4 @@
-"""BERT (arXiv 1810.04805) and RoBERTa (arXiv 1907.11692): network `text`.
+"""BERT (arXiv 1810.04805), RoBERTa (1907.11692), data2vec for text (2202.03555): network `text`.
 
 The pooler and the next-sentence head are networks `pooler` and `next_sentence_head`, linear layers;
 the tanh between is the caller's.
@@ -35,6 +35,7 @@ class Bert(Architecture):
 
     model_type = "bert"
     prefix = "bert."
+    class_name = "Bert"
     epsilon, length, types, pad = 1e-12, 512, 2, 0
 
     def table(self, settings):
@@ -111,7 +112,7 @@ class Bert(Architecture):
             head = "ForPreTraining"
         return {
             "model_type": self.model_type,
-            "architectures": [f"{self.model_type.capitalize()}{head}"],
+            "architectures": [self.class_name + head],
             "vocab_size": text.vocab_size,
             "hidden_size": text.width,
             "num_hidden_layers": text.depth,
@@ -156,6 +157,7 @@ class Roberta(Bert):
 
     model_type = "roberta"
     prefix = "roberta."
+    class_name = "Roberta"
     pad = 1
 
     def table(self, settings):
@@ -184,3 +186,11 @@ class Roberta(Bert):
     def _activation(self, settings) -> str:
         settings.only(hidden_act="gelu")  # its head has that one whatever the blocks have
         return "gelu"
+
+
+class Data2VecText(Roberta):
+    """Data2VecTextModel, Data2VecTextForMaskedLM: RoBERTa's layout."""
+
+    model_type = "data2vec-text"
+    prefix = "data2vec_text."
+    class_name = "Data2VecText"

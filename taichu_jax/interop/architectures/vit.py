@@ -1,4 +1,4 @@
-"""ViT (arXiv 2010.11929) and MAE (arXiv 2111.06377): networks `image` and `image_decoder`.
+"""ViT (arXiv 2010.11929), DINO (2104.14294) and MAE (2111.06377): networks `image` and `image_decoder`.
 
 A published position table is a parameter here, MAE's fixed one too: it is trained on unless a rule of
 the optimiser says no. ViT's pooler and classifier are networks `pooler` and `classifier`.
@@ -35,7 +35,7 @@ def block(theirs: str, ours: str, bias: bool) -> list[Rule]:
 
 
 class VisionTransformer(Architecture):
-    """ViTModel, ViTForImageClassification."""
+    """ViTModel, ViTForImageClassification; DINO's backbones are files of this kind."""
 
     model_type = "vit"
     scale = (HALF, HALF)
@@ -156,6 +156,7 @@ class VisionTransformer(Architecture):
             style=style(settings),
             mean=tuple(processor.get("image_mean", mean)),
             deviation=tuple(processor.get("image_std", deviation)),
+            interpolation="cubic",
         )
 
     def _settings(self, image) -> dict:
