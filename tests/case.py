@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from taichu_jax.config import build
-from taichu_jax.ops.random import fold_name
-from taichu_jax.training.nets import BoundNets
 from taichu_jax.training.state import init_params
+from taichu_jax.training.step import make_loss
+
+STEP = 5  # at which gradients are taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,24 +58,19 @@ def built(name: str):
     return modules, objective, params, teachers[name], memory[name]
 
 
-def loss(name: str, params, teachers, batch, rng, dtype=None):
-    """The `Loss` of a case, traceable."""
-    modules, objective, _, _, memory = built(name)
-    nets = BoundNets(
-        modules, params, teachers, rng=fold_name(rng, "nets"), compute_dtype=dtype, owner=name
-    )
-    out = objective.loss(nets, {k: jnp.asarray(v) for k, v in batch.items()}, memory, rng)
-    return out._replace(value=out.value + nets.auxiliary_loss)
-
-
 @functools.cache
 def gradients(name: str, dtype=None):
-    """Jitted (params, teachers, batch) -> (loss, (gradients of params, gradients of teachers)).
+    """Jitted (params, teachers, batch) -> ((loss, metrics), (gradients of params, of teachers)).
 
-    Compiled once per case and type, for all the tests that need it.
+    The loss alone, at step STEP of a run with seed 0. Compiled once per case and type, for all the
+    tests that need it.
     """
+    modules, objective, _, _, memory = built(name)
+    loss = make_loss(modules, {name: objective}, 0, dtype)
 
     def value(params, teachers, batch):
-        return loss(name, params, teachers, batch, jax.random.key(1), dtype).value
+        streams = {"stream": {k: jnp.asarray(v) for k, v in batch.items()}}
+        total, (metrics, _) = loss(params, {name: teachers}, {name: memory}, streams, STEP)
+        return total, metrics
 
-    return jax.jit(jax.value_and_grad(value, argnums=(0, 1)))
+    return jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True))

@@ -34,6 +34,8 @@ from taichu_jax.training.optim import Rule
 
 RUNS = "runs/vqvae_stamps,runs/mel_codec_stamps"
 WIDTH, DEPTH = 128, 2
+STAGES = 2  # of the codec's four that are written
+HIDE = (0.5, 0.3)  # shares of the rows in which words, and the third modality, are hidden
 
 
 def get_config(runs=RUNS):
@@ -42,7 +44,7 @@ def get_config(runs=RUNS):
         raise UserError(f"{runs!r}: must be two runs, VQVAE_RUN,CODEC_RUN")
     vqvae_run, codec_run = runs.split(",")
     config = taichu_stamps_tiny.get_config(
-        width=WIDTH, depth=DEPTH, steps=4000, image=vqvae_stamps.SIZE
+        width=WIDTH, depth=DEPTH, steps=3000, image=vqvae_stamps.SIZE
     )
     config.name = "taichu_stamps"
     config.streams.stamps.clean_mel = True
@@ -50,7 +52,6 @@ def get_config(runs=RUNS):
     pictures = vqvae_stamps.get_config().networks.image_tokeniser
     voices = mel_codec_stamps.get_config().networks.speech
     side = vqvae_stamps.SIZE // 2 ** len(pictures.widths)  # of the grid of codes
-    stages = voices.quantiser.stages
     decoder = {"width": WIDTH, "depth": DEPTH, "heads": WIDTH // 32}
     config.networks.update(
         image_tokeniser=pictures,
@@ -61,8 +62,8 @@ def get_config(runs=RUNS):
         audio_code_decoder=spec(
             CodeDecoder,
             entries=voices.quantiser.codes,
-            length=step_count(FRAMES // voices.stride, stages, ends=True),
-            stages=stages,
+            length=step_count(FRAMES // voices.stride, STAGES, ends=True),
+            stages=STAGES,
             ends=True,
             languages=len(LANGUAGES),
             **decoder,
@@ -76,7 +77,8 @@ def get_config(runs=RUNS):
     config.optimizer.rules = (still, *config.optimizer.rules)
 
     config.objectives.modality.update(weight=1.0, share=0.5)
-    decoding = {"source": "stamps", "weight": 1.0, "masking": "released", "share": 0.5}
+    decoding = {"source": "stamps", "weight": 1.0, "share": 0.5}
+    decoding.update(masking="released", hide=HIDE)
     config.objectives.update(
         image_reconstruction=spec(OPTImageReconstruction, **decoding),
         audio_reconstruction=spec(OPTAudioReconstruction, **decoding),

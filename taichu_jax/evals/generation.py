@@ -72,7 +72,7 @@ class Generation:
     ways: tuple[str, ...] = WAYS
     languages: tuple[str, ...] = ("fr", "ro", "ru", "bg", "ca", "es")
     splits: tuple[str, ...] = ("test", "test_recordings")
-    limit: int = 80
+    limit: int = 300
     samples: int = 3
     varied: int = 12
     temperature: float = 1.0

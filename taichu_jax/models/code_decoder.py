@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from taichu_jax.errors import UserError
-from taichu_jax.models.cache import Cache, Written, empty, past
-from taichu_jax.models.layers import Dense, Dropout
+from taichu_jax.models.cache import Cache
+from taichu_jax.models.decoder import room, told, write
+from taichu_jax.models.layers import Dropout
 from taichu_jax.models.transformer import Stack, Transformer
 from taichu_jax.ops.delay import Delayed, delay, undelay
 
@@ -28,7 +29,8 @@ class CodeDecoder(nn.Module):
     Attributes:
       entries: codes of each stage.
       length: the most steps, among them the end and those by which stages are delayed.
-      stages: codes written at once; each stage has its own table of ids.
+      stages: codes written at once; each stage has its own table of ids. Fewer than a residual tokeniser
+        has are its first ones.
       ends: the first stage has an end.
       grid: (h, w) for codes that are a picture's, row by row: a position is a row's embedding and a
         column's. None for a sequence.
@@ -68,16 +70,7 @@ class CodeDecoder(nn.Module):
     def start(self, batch: int, length: int) -> Cache:
         """A cache for `batch` rows of up to `length` steps."""
         self._check(length)
-        transformer = Transformer(self.depth, self.heads, stack=self.stack)
-        return empty(
-            Written,
-            batch=batch,
-            length=length,
-            width=self.width,
-            heads=self.heads,
-            stacks=transformer.cache_stacks(),
-            cross=True,
-        )
+        return room(self, batch, length, cross=True)
 
     @nn.nowrap
     def possible(self) -> jax.Array:
@@ -87,8 +80,11 @@ class CodeDecoder(nn.Module):
 
     @nn.nowrap
     def delayed(self, codes: jax.Array, lengths: jax.Array | None = None) -> Delayed:
-        """What is written at each step for codes [B, N, stages] of which `lengths` [B] are real."""
-        return delay(codes, lengths, nothing=self.start_id, end=self.end_id)
+        """What is written at each step for codes [B, N, S] of which `lengths` [B] are real.
+
+        Of S > `stages` codes of a residual tokeniser the further ones are left out.
+        """
+        return delay(codes[..., : self.stages], lengths, nothing=self.start_id, end=self.end_id)
 
     @nn.nowrap
     def undelayed(self, written: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -125,7 +121,7 @@ class CodeDecoder(nn.Module):
             `at` on, `mask` is None, memory is needed in the first call only, and the result is the
             pair (logits, new cache).
         """
-        batch, steps = codes.shape[:2]
+        steps = codes.shape[1]
         self._check(steps)
         if codes.shape[2] != self.stages:
             raise UserError(f"stages={self.stages}: the codes have {codes.shape[2]} stages")
@@ -136,16 +132,8 @@ class CodeDecoder(nn.Module):
         first = 0 if cache is None else at
         where = jax.lax.dynamic_slice_in_dim(where, first, steps)
         x = sum((embedding[s][codes[..., s]] for s in range(self.stages)), start=where)
-        if self.languages:
-            if language is None:
-                raise UserError(
-                    f"languages={self.languages}: this decoder must be told the language"
-                )
-            table = self.param("language_embedding", normal, (self.languages, self.width))
-            x = x + table[language][:, None]
+        x = told(self, x, language, self.languages)
         x = Dropout(self.dropout)(x)
-        if memory is not None and memory.shape[-1] != self.width:
-            memory = Dense(self.width, name="memory")(memory)
         transformer = Transformer(
             self.depth,
             self.heads,
@@ -156,15 +144,7 @@ class CodeDecoder(nn.Module):
             stack=self.stack,
             name="transformer",
         )
-        if memory is not None:
-            x = x.astype(memory.dtype)
-        if cache is None:
-            if mask is None:
-                raise ValueError("mask=None: only with a cache")
-            x, _ = transformer(x, mask, memory, memory_mask)
-        else:
-            seen = past(cache, batch, steps, at)
-            x, _, cache = transformer(x, seen, memory, memory_mask, cache=cache, at=at)
+        x, cache = write(transformer, x, mask, memory, memory_mask, cache, at)
         bias = self.param("head_bias", nn.initializers.zeros, (self.stages, self.choices))
         heads = embedding[:, : self.choices].astype(x.dtype)
         logits = jnp.einsum("bld,svd->blsv", x, heads) + bias.astype(x.dtype)

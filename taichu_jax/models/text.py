@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from taichu_jax.models.cache import Cache, Written, empty, past
+from taichu_jax.models.cache import Cache, past
+from taichu_jax.models.decoder import room, told, write
 from taichu_jax.models.layers import ACTIVATIONS, Dense, Dropout, Encoded, LayerNorm
 from taichu_jax.models.style import Style
 from taichu_jax.models.transformer import Stack, Transformer
@@ -213,16 +214,10 @@ class TextDecoder(nn.Module):
         if cache is not None:
             where = jax.lax.dynamic_slice_in_dim(position, at + first, tokens.shape[1])
         x = embedding[tokens] + where
-        if self.languages:
-            if language is None:
-                raise ValueError("this decoder must be told the language")
-            table = self.param("language_embedding", normal, (self.languages, self.width))
-            x = x + table[language][:, None]
+        x = told(self, x, language, self.languages)
         if self.style.first_norm:
             x = LayerNorm(self.style.epsilon, name="first_norm")(x)
         x = Dropout(self.dropout)(x)
-        if memory is not None and memory.shape[-1] != self.width:
-            memory = Dense(self.width, name="memory")(memory)
         transformer = Transformer(
             self.depth,
             self.heads,
@@ -234,15 +229,7 @@ class TextDecoder(nn.Module):
             style=self.style,
             name="transformer",
         )
-        if memory is not None:
-            x = x.astype(memory.dtype)
-        if cache is None:
-            if mask is None:
-                raise ValueError("mask=None: only with a cache")
-            x, _ = transformer(x, mask, memory, memory_mask)
-        else:
-            seen = past(cache, len(tokens), tokens.shape[1], at)
-            x, _, cache = transformer(x, seen, memory, memory_mask, cache=cache, at=at)
+        x, cache = write(transformer, x, mask, memory, memory_mask, cache, at)
         bias = self.param("head_bias", nn.initializers.zeros, (self.vocab_size,))
         logits = jnp.einsum("bld,vd->blv", x, embedding.astype(x.dtype)) + bias.astype(x.dtype)
         return logits if cache is None else (logits, cache)
@@ -251,12 +238,4 @@ class TextDecoder(nn.Module):
 def _room(model: TextEncoder | TextDecoder, batch: int, length: int, cross: bool) -> Cache:
     if length > model.length:
         raise ValueError(f"text of {length} tokens, but length={model.length}")
-    return empty(
-        Written,
-        batch=batch,
-        length=length,
-        width=model.width,
-        heads=model.heads,
-        stacks=Transformer(model.depth, model.heads, stack=model.stack).cache_stacks(),
-        cross=cross,
-    )
+    return room(model, batch, length, cross)

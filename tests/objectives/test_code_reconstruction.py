@@ -47,11 +47,12 @@ def fields(seed=4):
 
 
 def fakes(kind, seed=0):
-    """(networks, codes [B, N, S], logits [B, L, S, V], token masks of the encoders)."""
+    """(networks, codes [B, N, S or S + 1], logits [B, L, S, V], token masks of the encoders)."""
     rng, decoder = np.random.default_rng(seed), KINDS[kind][1]
     masks = {k: rng.uniform(size=(BATCH, n)) < 0.8 for k, n in PARTS.items()}
     tokens = 4 if kind == "image" else TOKENS
-    codes = rng.integers(0, ENTRIES, (BATCH, tokens, decoder.stages)).astype(np.int32)
+    made = decoder.stages + (kind == "audio")  # by the tokeniser, one more than is written
+    codes = rng.integers(0, ENTRIES, (BATCH, tokens, made)).astype(np.int32)
     shape = (BATCH, decoder.length, decoder.stages, decoder.choices)
     logits = (2 * rng.normal(size=shape)).astype(np.float32)
 
@@ -91,10 +92,11 @@ def test_loss_is_the_formula(kind, masking, smoothing, share):
     """Mean of -sum_k q_k log p_k over what is written of rows that have it and can read something."""
     (batch, has), used, own = fields(), round(share * BATCH), MODALITIES.index(kind)
     nets, codes, logits, masks = fakes(kind)
-    objective = KINDS[kind][0](source="s", masking=masking, smoothing=smoothing, share=share)
+    hide, how = (0.5, 0.2), {"masking": masking, "smoothing": smoothing, "share": share}
+    objective = KINDS[kind][0](source="s", hide=hide, **how)
     rng = jax.random.key(6)
     loss = objective.loss(nets, {k: jnp.asarray(v) for k, v in batch.items()}, None, rng)
-    released = functools.partial(keep_as_released, own=own)
+    released = functools.partial(keep_as_released, own=own, hide=hide)
     keep = {"paper": keep_modalities, "released": released}[masking]
     keep = np.asarray(keep(fold_name(rng, "modalities"), has[:used]))
     if masking == "released":

@@ -11,6 +11,7 @@ from scipy.stats import chisquare
 
 from taichu_jax.errors import UserError
 from taichu_jax.objectives.multimodal.modality_masking import (
+    HIDE,
     ModalityMasking,
     keep_as_released,
     keep_modalities,
@@ -21,9 +22,9 @@ ROWS = 12_000  # of every pattern
 
 
 @functools.cache
-def kept(masking, own=0):
+def kept(masking, own=0, hide=HIDE):
     """bool [pattern, ROWS, 3]: what stays of rows that have text, image, audio as in PATTERNS."""
-    released = functools.partial(keep_as_released, own=own)
+    released = functools.partial(keep_as_released, own=own, hide=hide)
     keep = {"paper": keep_modalities, "released": released}[masking]
     has = np.repeat(PATTERNS, ROWS, 0)
     drawn = np.asarray(jax.jit(keep)(jax.random.key(0), has))
@@ -81,10 +82,10 @@ def test_other_rates(rate):
     )
 
 
-@pytest.mark.parametrize("own", range(3))
-def test_released_masking(own):
-    """What is written never stays; either of the others goes with 0.3, none with 0.4; the last stays."""
-    drawn = kept("released", own)
+@pytest.mark.parametrize(("own", "hide"), [(0, HIDE), (1, HIDE), (2, HIDE), (2, (0.5, 0.2))])
+def test_released_masking(own, hide):
+    """What is written never stays; the others go with 0.3 each, none with 0.4; the last stays."""
+    drawn = kept("released", own, hide)
     first, second = (i for i in range(3) if i != own)
 
     def only(*modalities):
@@ -92,7 +93,11 @@ def test_released_masking(own):
 
     for row, has in enumerate(PATTERNS):
         if has[first] and has[second]:
-            either = {only(second): 0.3, only(first): 0.3, only(first, second): 0.4}
+            either = {
+                only(second): hide[0],
+                only(first): hide[1],
+                only(first, second): 1 - sum(hide),
+            }
             agree(drawn[row], either)
         else:
             kept_of_one = tuple((has & (np.arange(3) != own)).tolist())
@@ -102,3 +107,11 @@ def test_released_masking(own):
 def test_unknown_masking():
     with pytest.raises(UserError, match="masking='relased'; did you mean 'released'"):
         ModalityMasking(own="image", masking="relased")
+
+
+@pytest.mark.parametrize("hide", [(0.7, 0.4), (-0.1, 0.3), (0.3,)])
+def test_shares_that_are_none(hide):
+    with pytest.raises(
+        UserError, match=r"hide=\(.*must be two probabilities with a sum of at most 1"
+    ):
+        ModalityMasking(own="image", hide=hide)

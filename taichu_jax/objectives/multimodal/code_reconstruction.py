@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from taichu_jax.objectives.base import Loss, Nets, Objective, mean_of
 from taichu_jax.objectives.multimodal.encoders import Encoders
-from taichu_jax.objectives.multimodal.modality_masking import ModalityMasking
+from taichu_jax.objectives.multimodal.modality_masking import HIDE, ModalityMasking
 from taichu_jax.ops.classification import cross_entropy
 
 
@@ -28,7 +28,7 @@ class CodeReconstruction(Objective, abc.ABC):
       encoders: names of the networks.
       decoder: a `CodeDecoder`.
       tokeniser: the network whose codes are written.
-      rate, masking, share: see `ModalityMasking`.
+      rate, masking, hide, share: see `ModalityMasking`.
       smoothing: label smoothing of the decoder's targets.
     """
 
@@ -37,6 +37,7 @@ class CodeReconstruction(Objective, abc.ABC):
     tokeniser: str
     rate: float = 0.3
     masking: str = "paper"
+    hide: tuple[float, float] = HIDE
     smoothing: float = 0.0
     share: float = 1.0
 
@@ -78,4 +79,6 @@ class CodeReconstruction(Objective, abc.ABC):
         return Loss(mean_of(total, count), metrics)
 
     def _masked(self) -> ModalityMasking:
-        return ModalityMasking(own=self.own, masking=self.masking, rate=self.rate, share=self.share)
+        return ModalityMasking(
+            own=self.own, masking=self.masking, rate=self.rate, hide=self.hide, share=self.share
+        )

@@ -2,7 +2,7 @@
 
 Every modality of [T, V, A] is masked entirely with probability 0.3, independently, but never all that
 an example has. That is the paper's; the released code always hides the modality that is to be written,
-and of the other two the first, the second or neither with 0.3, 0.3 and 0.4.
+and of the other two the first, the second or neither with 0.3, 0.3 and 0.4 (`hide`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from taichu_jax.objectives.multimodal.encoders import Encoders, first_rows, pres
 from taichu_jax.ops.random import fold_name
 
 MASKINGS = ("paper", "released")
+HIDE = (0.3, 0.3)  # of the released code
 
 
 def keep_modalities(rng: jax.Array, has: jax.Array, rate: float = 0.3) -> jax.Array:
@@ -45,16 +46,21 @@ def keep_modalities(rng: jax.Array, has: jax.Array, rate: float = 0.3) -> jax.Ar
     return (subsets[chosen] == 1) & has
 
 
-def keep_as_released(rng: jax.Array, has: jax.Array, own: int = 0) -> jax.Array:
-    """bool [B, 3] (text, image, audio): `own` never stays; one of the others goes with 0.3 each, or none.
+def keep_as_released(
+    rng: jax.Array, has: jax.Array, own: int = 0, hide: tuple[float, float] = HIDE
+) -> jax.Array:
+    """bool [B, 3] (text, image, audio): `own` never stays; of the others one goes, or none.
 
     A row whose only other modality was drawn to go keeps it.
+
+    Args:
+      hide: probability that the first of the others goes, and that the second does.
     """
     dice = jax.random.uniform(rng, (has.shape[0],))
     first, second = (i for i in range(len(MODALITIES)) if i != own)
     keep = [jnp.zeros(has.shape[0], bool)] * len(MODALITIES)
-    keep[first] = (dice >= 0.3) | ~has[:, second]
-    keep[second] = (dice < 0.3) | (dice >= 0.6) | ~has[:, first]
+    keep[first] = (dice >= hide[0]) | ~has[:, second]
+    keep[second] = (dice < hide[0]) | (dice >= hide[0] + hide[1]) | ~has[:, first]
     return jnp.stack(keep, -1) & has
 
 
@@ -82,17 +88,24 @@ class ModalityMasking:
       own: the modality that is written.
       masking: 'paper' or 'released'.
       rate: probability with which a modality is masked (`masking="paper"`).
+      hide: probabilities with which the first and the second of the other modalities, in the order text,
+        image, audio, are masked (`masking="released"`).
       share: share of the batch's examples that is used, to save time.
     """
 
     own: str
     masking: str = "paper"
     rate: float = 0.3
+    hide: tuple[float, float] = HIDE
     share: float = 1.0
 
     def __post_init__(self):
         if self.masking not in MASKINGS:
             raise UserError(f"masking={self.masking!r}; {choices(self.masking, MASKINGS)}")
+        if len(self.hide) != 2 or min(self.hide) < 0 or sum(self.hide) > 1:
+            raise UserError(
+                f"hide={tuple(self.hide)}: must be two probabilities with a sum of at most 1"
+            )
 
     def read(self, nets: Nets, encoders: Encoders, batch, rng: jax.Array) -> Reading:
         """Encodes the batch, masks, and fuses what stays."""
@@ -103,7 +116,7 @@ class ModalityMasking:
         if self.masking == "paper":
             keep = keep_modalities(key, has, self.rate)
         else:
-            keep = keep_as_released(key, has, own)
+            keep = keep_as_released(key, has, own, self.hide)
         kept = {
             name: encoded[name].replace(mask=encoded[name].mask & keep[:, i : i + 1])
             for i, name in enumerate(MODALITIES)

@@ -13,7 +13,7 @@ int32 [B], in frames; `lang` int32 [B] where the decoder has languages. Examples
 with nothing left to read, do not count, nor does what is behind the end. A recording that the stream cut
 off ends where it was cut.
 Networks: the encoders, the fusion, `decoder` (a `CodeDecoder` with `ends` and as many stages as the
-tokeniser), `tokeniser` (a `MelTokeniser`), of which nothing is learnt here:
+tokeniser, or only its first ones), `tokeniser` (a `MelTokeniser`), of which nothing is learnt here:
 
     config.restore.audio_tokeniser = "runs/mel_codec_stamps:speech"
     Rule(pattern="^audio_tokeniser/", rate=0.0)
