@@ -11,9 +11,23 @@ fast_speech2.py). For two cores: width 128, three blocks on either side with 256
 three layers. A language has mostly one speaker, so the language stands for the speaker. Recordings are
 neither changed nor noisy, and cut to what is said; those of more than SECONDS or LETTERS are left out.
 Means and deviations are those of 256 recordings of the training split.
-After 150 steps it did not align yet: [CLS], [SEP] and spaces had nearly all frames and every letter one,
-with the authors' temperature (here) and no binarisation, and with 20 times as much and some.
-Not run to its end yet.
+Alignments need centred distances (models/aligner.py), and come sooner with 40 times the authors'
+temperature. The aligner alone, without binarisation, 16 recordings of at most 1.6 s and 32 ids a step,
+one run each, on the test split: frames of 10 ms by kind of symbol, letters that have one frame, and how
+much of the mel frames' variance within a language the symbol explains. Equal lengths explain 15 %.
+
+    distances  temperature  steps  L_sum  ends  space  vowel  consonant  one frame  explained
+    plain             5e-3    800   2.51   4.2   40.1    2.6        1.7       77 %       21 %
+    centred           5e-4    300   3.74  13.1    3.8    6.3        5.5       62 %       39 %
+    centred           5e-3    300   3.23  11.9    2.0    7.7        5.2       44 %       40 %
+    centred           5e-3    900   2.70  10.8    2.4    7.7        5.5       36 %       40 %
+    centred           2e-2    300   3.08  12.8    2.3    8.0        4.6       41 %       42 %
+    centred           2e-2    700   2.56  11.1    2.4    8.0        5.1       32 %       41 %
+
+Spaces that take everything are no early stage: at one temperature the plain loss is the lower one.
+Not run to its end: 80 steps of a run of 300 (temperature 5e-3) brought L_sum from 7.2 to 4.7, and 50 % of
+the symbols to one frame, most at step 60 (55 %). At step 50, 6 recordings of the test split: log-mel
+distance 1.97 of what is synthesised, 1.63 with the recording's prosody, 1.75 of other words.
 """
 
 from configs.speech._transcribed import LANGUAGES, VOCAB
@@ -48,7 +62,7 @@ def get_config(steps=2000):
             bands=BANDS,
             **MEL,
         ),
-        "aligner": spec(Aligner, **MEL),
+        "aligner": spec(Aligner, temperature=2e-2, centred=True, **MEL),
     }
     objective = spec(
         FastSpeech2,

@@ -29,7 +29,7 @@ CASE = Case(
             post_size=3,
             bands=BANDS,
         ),
-        "aligner": spec(Aligner, width=8, temperature=0.1),
+        "aligner": spec(Aligner, width=8, temperature=0.1, centred=True),
     },
     objective=spec(FastSpeech2, source="stream", bands=BANDS, binarisation=0.5),
     batch=batches.text()

@@ -165,6 +165,7 @@ def test_words_are_read_aloud_and_judged(run, tmp_path, monkeypatch):
     assert durations["frames_per_symbol"] == pytest.approx(32 / 6)  # [CLS], four bytes and [SEP]
     assert durations["length_guess"] == pytest.approx(0, abs=1e-4)  # all are equally long here
     assert durations["length"] > 0 and durations["symbol"] > 0
+    assert 0 <= durations["single"] <= 100
 
     assert [len(waves) for waves in heard] == [len(chosen)] * 4
     errors = result["errors"]
@@ -180,6 +181,7 @@ def test_words_are_read_aloud_and_judged(run, tmp_path, monkeypatch):
     assert table.row_count == 3
     page = test_report.parsed(test_report.write(tmp_path, {"read": ("SpeechSynthesis", result)}))
     text = " ".join(page.text)
+    assert f"The alignment gives {durations['single']:.0f} % of symbols one frame." in text
     assert "Words read aloud" in text and "character errors" in text and "likeliest" in text
     assert page.tags.count("audio") == 6
 
@@ -187,6 +189,23 @@ def test_words_are_read_aloud_and_judged(run, tmp_path, monkeypatch):
     assert quiet["errors"] is None and len(quiet["examples"]) == 1
     page = test_report.parsed(test_report.write(tmp_path, {"read": ("SpeechSynthesis", quiet)}))
     assert "No recogniser was given" in " ".join(page.text)
+
+
+def test_durations_by_hand():
+    rows = [([1, 1, 1, 9], [2, 3, 2, 3]), ([4], [6])]
+    said = [{"durations": np.array(a), "made": {"durations": np.array(b)}} for a, b in rows]
+    found = speech_synthesis._durations(said)
+    mean = 16 / 5
+    assert found == pytest.approx(
+        {
+            "length": 100 * (2 / 12 + 2 / 4) / 2,
+            "length_guess": 100 * ((4 * mean - 12) / 12 + (4 - mean) / 4) / 2,
+            "symbol": (1 + 2 + 1 + 6 + 2) / 5,
+            "symbol_guess": (3 * (mean - 1) + (9 - mean) + (4 - mean)) / 5,
+            "frames_per_symbol": mean,
+            "single": 60.0,
+        }
+    )
 
 
 class Counts(CTC):

@@ -129,8 +129,9 @@ def test_wrong_settings_are_named():
         MODULE.init(jax.random.key(0), TEXT, method="embed")
 
 
-def test_aligner_is_the_softmax_of_distances_and_the_prior():
-    module = Aligner(width=3, temperature=0.7, mel_mean=1.0, mel_deviation=2.0)
+@pytest.mark.parametrize("centred", [False, True])
+def test_aligner_is_the_softmax_of_distances_and_the_prior(centred):
+    module = Aligner(width=3, temperature=0.7, mel_mean=1.0, mel_deviation=2.0, centred=centred)
     rng = np.random.default_rng(0)
     embedded, mel = rng.normal(size=(2, 4, 6)), rng.normal(size=(2, 5, 2))
     symbols, frames = np.array([4, 2]), np.array([5, 3])
@@ -152,12 +153,15 @@ def test_aligner_is_the_softmax_of_distances_and_the_prior():
         f = np.maximum(dense(windows(sound), "frames_0"), 0)
         f = dense(np.maximum(dense(f, "frames_1"), 0), "frames_2")
         g = dense(np.maximum(dense(windows(text), "symbols_0"), 0), "symbols_1")
+        distances = np.array([[np.square(a - b).sum() for b in g] for a in f])
+        if centred:
+            distances -= distances.mean(0)
         prior = np.full((5, 4), NEVER)
         for t in range(1, frames[row] + 1):
             shape = (symbols[row] - 1, t, frames[row] - t + 1)
             prior[t - 1, : symbols[row]] = scipy.stats.betabinom(*shape).logpmf(range(symbols[row]))
         for t in range(frames[row]):
-            score = [-0.7 * np.square(f[t] - g[n]).sum() + prior[t, n] for n in range(len(g))]
+            score = -0.7 * distances[t] + prior[t, : len(g)]
             expected = score - np.logaddexp.reduce(score)
             np.testing.assert_allclose(found[row, t, : len(g)], expected, atol=1e-4)
     assert (found[1, :3, 2:] < 0.9 * NEVER).all()

@@ -102,6 +102,8 @@ def test_loss_is_the_sum_of_its_terms():
     factors = np.array([0.3 if name == "binarisation" else WEIGHTS[name] for name in terms])
     means = np.array([np.mean(values) for values in terms.values()])
     assert loss.value == pytest.approx(factors @ means, rel=1e-4)
+    single = aligned.durations[USED][mask[USED]] == 1
+    assert tuple(loss.metrics["single_frames"]) == (single.sum(), single.size)
     assert heard.voiced[6].any() and not heard.voiced[6, heard.lengths[6] :].any()
 
 

@@ -22,6 +22,8 @@ def synthesis(name: str, result: dict[str, Any], media: Media) -> str:
             ("a symbol, frames of 10 ms", "symbol", 2),
         )
     )
+    single = durations.get("single")  # older evaluations have none
+    failed = "" if single is None else f" The alignment gives {single:.0f} % of symbols one frame."
     return (
         f"<p>The words of {result['recordings']:,} held-out recordings read aloud from the text alone. "
         "Log-mel distance: mean absolute difference of natural logarithms of power, after time warping, "
@@ -30,7 +32,7 @@ def synthesis(name: str, result: dict[str, Any], media: Media) -> str:
         "<div class='card scroll'><table><tr><th>made by</th><th>log-mel distance</th>"
         f"<th>recordings</th></tr>{body}</table></div>"
         "<p>Mean absolute error of predicted durations, beside the same number of frames for every "
-        f"symbol ({durations['frames_per_symbol']:.1f}).</p><div class='card scroll'><table><tr>"
+        f"symbol ({durations['frames_per_symbol']:.1f}).{failed}</p><div class='card scroll'><table><tr>"
         f"<th>duration of</th><th>predicted</th><th>constant</th></tr>{lengths}</table></div>"
         f"{_errors(result)}<div class='grid specs'>"
         + "".join(_card(name, example, media) for example in result["examples"])

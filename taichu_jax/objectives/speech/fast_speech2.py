@@ -13,7 +13,8 @@ Symbols are all ids of `text`, with [CLS] and [SEP], which take the silence at b
 are those of `data/audio.py`; energy is the logarithm of the paper's, the Euclidean norm of the frame's
 magnitudes, since recordings differ by factors; F0 as in ops/prosody.py, where the paper has WORLD. All
 three are computed on the device. A row without sound or words does not count, nor one with fewer frames
-than symbols (`too_long`), which has no alignment.
+than symbols (`too_long`), which has no alignment. `single_frames` is the share of symbols that the
+likeliest alignment gives one frame: near 1 where a few symbols have taken all (models/aligner.py).
 
 Batch: `audio` float [B, T], samples in [-1, 1] (a stream with audio='waveform', normalise=False), and
 `audio_lengths` int32 [B]; `text` int32 [B, N] and `text_mask` bool [B, N]; `lang` int32 [B].
@@ -175,6 +176,7 @@ class FastSpeech2(Objective):
             "used_rows": counted(aligned.used),
             "too_long": counted(~aligned.fits, there),
             "voiced_share": voices,
+            "single_frames": counted(aligned.durations == 1, said),
             "feature_std": feature_std(spoken.states, said),
         }
         return Loss(value, metrics)
