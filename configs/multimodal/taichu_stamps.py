@@ -10,14 +10,14 @@ The first two train the tokenisers, which stay as they are here; `FILE:VQVAE_RUN
 runs of theirs. Their weights are then part of this run. The last one trains the judge of what is made.
 
 Encoders, fusion and understanding: taichu_stamps_tiny.py, with pictures of 64 pixels, the tokeniser's,
-trained three times as long. Three decoders of two layers write words, the 64 codes of a picture, and
-the codes of a voice, two of the codec's four 25 times a second (docs/decisions.md). All are masked as in the
-released code of OPT, which always hides what is to be written: next to visible codes a decoder of this size
-learns to copy and little else. Pictures and voices are learnt without the words in half of the rows (0.3
-there). There is no label smoothing (0.1 there), since codes are sampled, not only ranked. Weights, shares
-and steps: ours, for two cores.
-68 minutes on two cores of an Intel Xeon with other programs beside it, and 5 to evaluate; results are in the
-README, and what was tried in experiments/LOG.md.
+trained three times as long. Three decoders of two layers write words, the 64 codes of a picture, and the
+codes of a voice, two of the codec's four 25 times a second (docs/decisions.md). All are masked as in the
+released code of OPT, which always hides what is to be written: next to visible codes a decoder of this
+size learns to copy and little else. Pictures and voices are learnt without the words in half of the rows
+(0.3 there). There is no label smoothing (0.1 there), since codes are sampled, not only ranked. Weights,
+shares and steps: ours, for two cores.
+68 minutes on two cores of an Intel Xeon with other programs beside it, and 5 to evaluate; results are in
+the README, and what was tried in experiments/LOG.md.
 """
 
 from configs.multimodal import taichu_stamps_tiny
