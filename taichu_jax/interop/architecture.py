@@ -49,6 +49,11 @@ class Architecture:
         """(streams, objectives, networks that these need beside)."""
         raise NotImplementedError
 
+    def still(self, networks: Specs) -> tuple[str, ...]:
+        """The networks that training leaves as they are; none by default."""
+        del networks
+        return ()
+
     def evaluations(self, streams: Specs) -> Specs:
         """What `launch/evaluate.py` asks of the run; nothing by default."""
         del streams

@@ -36,7 +36,7 @@ from taichu_jax.training.directory import RunDirectory, load_config
 from taichu_jax.training.experiment import Experiment, defaults
 from taichu_jax.training.files import writing
 from taichu_jax.training.nets import InitNets, merge
-from taichu_jax.training.optim import AdamW, paths
+from taichu_jax.training.optim import AdamW, Rule, paths
 
 PyTree = Any
 CONFIG, PROCESSOR, NAMES = "config.json", "preprocessor_config.json", "tensors.json"
@@ -143,6 +143,11 @@ def to_run(folder: str | Path, run_dir: str | Path, skip: str = "", name: str = 
     config.networks = ConfigDict({**more, **model.networks})
     config.evaluations = ConfigDict(model.architecture.evaluations(streams))
     config.optimizer = spec(AdamW, learning_rate=1e-4)
+    still = [
+        spec(Rule, pattern=f"^{name}/", rate=0.0, decay=0.0)
+        for name in model.architecture.still(model.networks)
+    ]
+    config.optimizer.rules = (*still, *config.optimizer.rules)
     experiment = Experiment.from_config(config, jax.devices()[:1])
     state = experiment.init()
     params = merge(model.params, state.params)  # of two leaves on one path the first counts
@@ -315,6 +320,8 @@ def _typed(
     for repeated, original in table.tied.items():
         if repeated in names:
             found[repeated] = canonical[original]
+            if original not in names:
+                found.pop(original, None)
     tensors, rounded = {}, []
     for new, tensor in found.items():
         old, kind = names.get(new, (new, "float32"))

@@ -46,7 +46,7 @@ class Table:
       parts: rules of tensors that are there together or not at all (heads), by the part's name.
       prefix: what the names of the encoder begin with; files of the encoder alone lack it.
       renames: (pattern, replacement) of names in older files.
-      tied: name -> the name of the tensor that it repeats.
+      tied: name -> the name of the tensor that it repeats; files have either or both.
       ignored: patterns of tensors that are no weights.
       left_out: patterns of weights for which there is no network here.
     """
@@ -110,6 +110,9 @@ def to_ours(
     """
     names = table.canonical(tensors)
     found = {canonical: tensors[name] for name, canonical in names.items()}
+    for name, original in table.tied.items():
+        if name in found:
+            found.setdefault(original, found[name])
     rules = table.chosen(table.present(found))
     wanted = traverse_util.flatten_dict(dict(shapes), sep="/")
     known = {rule.theirs for rule in rules} | set(table.tied)
@@ -272,6 +275,17 @@ def positions(theirs: str, cls: str, grid: str, ones: int = 1) -> Rule:
 
 
 # Layers
+
+
+def convolution_2d(theirs: str, ours: str) -> list[Rule]:
+    """torch.nn.Conv2d [out, in, height, width]."""
+    kernel = Rule(
+        f"{theirs}.weight",
+        (f"{ours}/kernel",),
+        lambda x: (x.transpose(2, 3, 1, 0),),
+        lambda x: x.transpose(3, 2, 0, 1),
+    )
+    return [kernel, same(f"{theirs}.bias", f"{ours}/bias")]
 
 
 def dense(theirs: str, ours: str, bias: bool = True) -> list[Rule]:

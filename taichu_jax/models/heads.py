@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from taichu_jax.models.layers import Dense, LayerNorm, gelu
+from taichu_jax.models import layers
+from taichu_jax.models.layers import Dense, LayerNorm
 
-ACTIVATIONS = {"gelu": gelu, "relu": jax.nn.relu}
+ACTIVATIONS = {**layers.ACTIVATIONS, "tanh": jnp.tanh}
 
 
 class Projection(nn.Module):
@@ -19,8 +20,8 @@ class Projection(nn.Module):
     Attributes:
       features: output width.
       hidden: units between; 0 for a linear map without bias (CLIP).
-      activation: 'gelu' or 'relu'.
-      norm: 'before' the activation, or 'after' it (BERT, Mockingjay, TERA).
+      activation: one of `Style.activation`, or 'tanh' (BERT's pooler).
+      norm: 'before' the activation, 'after' it (BERT, Mockingjay, TERA), or 'none'.
       epsilon: of the norm.
     """
 
@@ -35,11 +36,14 @@ class Projection(nn.Module):
         if not self.hidden:
             # Not called `out`: the sharding rule for that name expects a layer split by units before it.
             return Dense(self.features, use_bias=False, name="linear")(x)
-        if self.norm not in ("before", "after"):
-            raise ValueError(f"norm={self.norm!r}; valid: after, before")
+        if self.norm not in ("before", "after", "none"):
+            raise ValueError(f"norm={self.norm!r}; valid: after, before, none")
         activation, norm = ACTIVATIONS[self.activation], LayerNorm(self.epsilon, name="norm")
         x = Dense(self.hidden, name="up")(x)
-        x = activation(norm(x)) if self.norm == "before" else norm(activation(x))
+        if self.norm == "none":
+            x = activation(x)
+        else:
+            x = activation(norm(x)) if self.norm == "before" else norm(activation(x))
         return Dense(self.features, name="out")(x)
 
 
@@ -58,3 +62,26 @@ class LogitScale(nn.Module):
         start = nn.initializers.constant(math.log(self.initial))
         scale = self.param("logit_scale", start, ()).astype(jnp.float32)
         return jnp.exp(jnp.minimum(scale, math.log(self.largest)))
+
+
+class ClampedLogitScale(nn.Module):
+    """FLAVA's inverse temperature (arXiv 2112.04482): its logarithm counts as from 0 to 4.6052.
+
+    Beyond a bound it has the gradient that it has there, and so can come back. The authors' code moves
+    the parameter itself to the bound, before every step.
+
+    Attributes:
+      initial: 1 / 0.07, as in CLIP.
+      lowest, highest: of the logarithm.
+    """
+
+    initial: float = 1 / 0.07
+    lowest: float = 0.0
+    highest: float = 4.6052
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        start = nn.initializers.constant(math.log(self.initial))
+        scale = self.param("logit_scale", start, ()).astype(jnp.float32)
+        beyond = jnp.clip(scale, self.lowest, self.highest) - scale
+        return jnp.exp(scale + jax.lax.stop_gradient(beyond))

@@ -29,7 +29,8 @@ class TextEncoder(nn.Module):
       position_scheme: 'index' counts the places of a row, 'real' its tokens only (RoBERTa); padding
         then has the position `position_offset` - 1.
       position_offset: the position of the first token (RoBERTa: 2).
-      head_kind: 'transform' is BERT's, a dense layer, a norm and a bias; 'tied' the embedding alone.
+      head_kind: 'transform' is BERT's, a dense layer, a norm and a bias; 'untied' the same with a matrix
+        of its own in place of the embedding (FLAVA); 'tied' the embedding alone.
     """
 
     vocab_size: int
@@ -52,8 +53,8 @@ class TextEncoder(nn.Module):
             raise ValueError(f"position_scheme={self.position_scheme!r}; valid: index, real")
         if self.position_scheme == "real" and self.position_offset < 1:
             raise ValueError(f"position_offset={self.position_offset}: padding has the one before")
-        if self.head_kind not in ("transform", "tied"):
-            raise ValueError(f"head_kind={self.head_kind!r}; valid: tied, transform")
+        if self.head_kind not in ("transform", "untied", "tied"):
+            raise ValueError(f"head_kind={self.head_kind!r}; valid: tied, transform, untied")
         normal = nn.initializers.normal(0.02)
         self.token_embedding = self.param("token_embedding", normal, (self.vocab_size, self.width))
         places = self.length + self.position_offset
@@ -72,10 +73,13 @@ class TextEncoder(nn.Module):
             stack=self.stack,
             style=self.style,
         )
-        if self.head_kind == "transform":
+        if self.head_kind != "tied":
             self.head = Dense(self.width)
             self.head_norm = LayerNorm(self.style.epsilon)
             self.head_bias = self.param("head_bias", nn.initializers.zeros, (self.vocab_size,))
+        if self.head_kind == "untied":
+            shape = (self.width, self.vocab_size)
+            self.head_kernel = self.param("head_kernel", nn.initializers.lecun_normal(), shape)
 
     def __call__(
         self,
@@ -135,10 +139,12 @@ class TextEncoder(nn.Module):
 
     def logits(self, states: jax.Array) -> jax.Array:
         """Vocabulary scores [..., V] of states [..., D]: transform, norm, tied embedding (BERT)."""
-        if self.head_kind == "transform":
+        untied = self.head_kind == "untied"
+        matrix = self.head_kernel if untied else self.token_embedding.T
+        if self.head_kind != "tied":
             states = self.head_norm(ACTIVATIONS[self.style.activation](self.head(states)))
-        scores = states @ self.token_embedding.T.astype(states.dtype)
-        if self.head_kind == "transform":
+        scores = states @ matrix.astype(states.dtype)
+        if self.head_kind != "tied":
             scores += self.head_bias.astype(states.dtype)
         return scores
 

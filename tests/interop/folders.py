@@ -96,6 +96,18 @@ CONFIGS = {
     },
     "hubert": _SPEECH | {"do_stable_layer_norm": True, "feat_extract_norm": "layer"},
     "data2vec-audio": _SPEECH | {"num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 3},
+    "flava": {
+        "hidden_size": 8,
+        "projection_dim": 6,
+        "text_config": _BLOCKS | {"vocab_size": 20, "max_position_embeddings": 10},
+        "image_config": _PICTURE | {"vocab_size": 7},
+        "multimodal_config": _BLOCKS | {"num_hidden_layers": 1},
+        "image_codebook_config": {
+            "num_blocks_per_group": 1,
+            "hidden_size": 4,
+            "vocab_size": 7,
+        },
+    },
     "clip": {
         "projection_dim": 6,
         "text_config": _BLOCKS | {"vocab_size": 20, "max_position_embeddings": 10},

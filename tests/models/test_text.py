@@ -63,17 +63,20 @@ def test_who_sees_a_later_token(causal):
     assert list(differs) == [not causal] * 4 + [True] * 4
 
 
-def test_logits_are_tied_to_the_embedding():
-    model, params = encoder()
+@pytest.mark.parametrize("head_kind", ["transform", "untied"])
+def test_logits_are_tied_to_the_embedding_or_not(head_kind):
+    model = TextEncoder(**FIELDS, head_kind=head_kind)
     states = np.random.default_rng(2).normal(size=(3, 8)).astype(np.float32)
+    params = noisy(jax.jit(lambda: model.init(jax.random.key(0), states, method="logits"))())
     tree = params["params"]
     got = model.apply(params, states, method="logits")
+    rows = tree["token_embedding"] if head_kind == "transform" else tree["head_kernel"].T
     for n in range(3):
         x = states[n] @ tree["head"]["kernel"] + tree["head"]["bias"]
         x = np.asarray(x * (1 + erf(x / np.sqrt(2))) / 2)
         x = (x - x.mean()) / np.sqrt(x.var() + 1e-6)
         x = x * tree["head_norm"]["scale"] + tree["head_norm"]["bias"]
-        want = [x @ tree["token_embedding"][v] + tree["head_bias"][v] for v in range(20)]
+        want = [x @ rows[v] + tree["head_bias"][v] for v in range(20)]
         np.testing.assert_allclose(got[n], want, atol=1e-4)
 
 

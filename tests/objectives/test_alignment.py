@@ -9,6 +9,7 @@ import pytest
 
 from taichu_jax.models.layers import Encoded
 from taichu_jax.objectives.multimodal.alignment import ContrastiveAlignment
+from taichu_jax.objectives.multimodal.encoders import ClassTokenEncoders
 from tests import batches
 from tests.fakes import FakeNets
 
@@ -123,3 +124,14 @@ def test_a_pair_that_no_row_has_adds_nothing():
         np.mean([0, *(reference(batch, *rest, (m, "audio"))[0] for m in ("text", "image"))]),
         rtol=1e-5,
     )
+
+
+def test_class_tokens_are_embeddings_too():
+    """The first token, projected, of length 1; the others and the mask do not matter."""
+    _, tokens, masks, projections = example()
+    nets = FakeNets(text_projection=lambda x: x @ projections["text"])
+    encoded = Encoded(tokens=jnp.asarray(tokens["text"]), mask=jnp.asarray(masks["text"]))
+    found = ClassTokenEncoders().embed(nets, "text", encoded)
+    expected = tokens["text"][:, 0] @ projections["text"]
+    expected /= np.linalg.norm(expected, axis=-1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -6,6 +6,7 @@ from taichu_jax.interop.architectures.beit import Beit, Data2VecVision
 from taichu_jax.interop.architectures.bert import Bert, Data2VecText, Roberta
 from taichu_jax.interop.architectures.clip import CLIP
 from taichu_jax.interop.architectures.dinov2 import DINOv2, DINOv2WithRegisters
+from taichu_jax.interop.architectures.flava import Flava
 from taichu_jax.interop.architectures.gpt2 import GPT2
 from taichu_jax.interop.architectures.s3prl import S3prlAPC, S3prlTransformer
 from taichu_jax.interop.architectures.vit import VisionTransformer, ViTMAE
@@ -16,6 +17,8 @@ from taichu_jax.interop.architectures.xlnet import XLNetText
 ARCHITECTURES: dict[str, Architecture] = {
     kind.model_type: kind()
     for kind in (
+        # Before ViT, which describes a part of its networks: a run is written as the first that fits.
+        Flava,
         Bert,
         Roberta,
         GPT2,

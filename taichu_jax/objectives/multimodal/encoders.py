@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from taichu_jax.models.fusion import MODALITIES
 from taichu_jax.models.layers import Encoded, masked_mean
 from taichu_jax.objectives.base import Nets
+from taichu_jax.ops.normalise import unit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,15 @@ class Encoders:
             k: Encoded(tokens=v.tokens, mask=v.mask) for k, v in encoded.items()
         }
         return nets(self.fusion, **plain)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassTokenEncoders(Encoders):
+    """Encoders of which the first token knows the whole (ViT with `cls`, BERT, FLAVA)."""
+
+    def embed(self, nets: Nets, name: str, encoded: Encoded) -> jax.Array:
+        """The retrieval embedding: projected first token, L2 norm 1, float32 [B, E]."""
+        return unit(nets(self.projection.format(modality=name), encoded.tokens[:, 0]))
 
 
 def present(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

@@ -29,12 +29,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from taichu_jax.errors import UserError
 from taichu_jax.objectives.base import Loss, Objective, counted, mean_of
-from taichu_jax.ops.block_masking import block_mask
+from taichu_jax.objectives.vision.patch_codes import PatchCodes
 from taichu_jax.ops.classification import cross_entropy
 from taichu_jax.ops.monitors import feature_std, perplexity
-from taichu_jax.ops.random import fold_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,29 +62,18 @@ class BEiT(Objective):
     token_scale: float = 1.0
 
     def __post_init__(self):
-        if not 0 < self.rate <= 1:
-            raise UserError(f"rate={self.rate}: must be above 0 and at most 1")
-        if not 0 < self.aspect <= 1:
-            raise UserError(f"aspect={self.aspect}: must be above 0 and at most 1")
-        if self.least < 1:
-            raise UserError(f"least={self.least}: must be 1 or more")
+        self._patches()
 
     def loss(self, nets, batch, memory, rng):
         images = batch[self.image]
         present = batch[self.present] if self.present else jnp.ones(len(images), bool)
         rows, columns = images.shape[1] // self.patch, images.shape[2] // self.patch
-        codes = self._codes(nets, images, rows, columns)
+        codes = self._patches().codes(nets, images)
         masked = self.mask(rng, len(images), rows, columns)
         states = nets(self.encoder, images, mask=masked)
         first = states.tokens.shape[1] - rows * columns  # class token
         patches = states.tokens[:, first:]
-        scores = nets(self.head, patches)
-        entries = nets.module(self.tokeniser).entries
-        if scores.shape[-1] != entries:
-            raise UserError(
-                f"network {self.head!r}: scores {scores.shape[-1]} codes, but {self.tokeniser!r} has "
-                f"{entries}; must be the same"
-            )
+        scores = self._patches().scores(nets, self.head, patches)
         where = masked & present[:, None]
         total, right, count = cross_entropy(scores, codes, where)
         there = jnp.broadcast_to(present[:, None], codes.shape)
@@ -103,33 +90,15 @@ class BEiT(Objective):
 
     def mask(self, rng: jax.Array, batch: int, rows: int, columns: int) -> jax.Array:
         """bool [batch, rows * columns], the hidden patches."""
-        most = int(self.rate * rows * columns)
-        if self.least > most:
-            raise UserError(
-                f"least={self.least}: a block of so many patches is more than rate={self.rate} of"
-                f" {rows} x {columns}; must be at most {most}"
-            )
-        return block_mask(
-            fold_name(rng, "patches"),
-            batch,
-            rows,
-            columns,
-            most=most,
+        return self._patches().mask(rng, batch, rows, columns)
+
+    def _patches(self) -> PatchCodes:
+        return PatchCodes(
+            owner="BEiT",
+            patch=self.patch,
+            tokeniser=self.tokeniser,
+            rate=self.rate,
             least=self.least,
             aspect=self.aspect,
+            token_scale=self.token_scale,
         )
-
-    def _codes(self, nets, images, rows, columns):
-        """int32 [B, rows * columns]."""
-        batch, height, width, colours = images.shape
-        if self.token_scale != 1.0:
-            size = round(height * self.token_scale), round(width * self.token_scale)
-            images = jax.image.resize(images, (batch, *size, colours), "lanczos3")
-            images = jnp.clip(images, 0.0, 1.0)
-        codes = nets.frozen(self.tokeniser, images, method="codes")
-        if codes.shape[1:] != (rows, columns):
-            raise UserError(
-                f"BEiT(patch={self.patch}, token_scale={self.token_scale}): {rows} x {columns} patches, "
-                f"but network {self.tokeniser!r} gives {codes.shape[1]} x {codes.shape[2]} codes"
-            )
-        return codes.reshape(batch, -1)
