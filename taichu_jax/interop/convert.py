@@ -267,14 +267,21 @@ def _copy(source: Path, target: Path, but: tuple[str, ...]) -> None:
 def _described(
     networks: ConfigDict, params: PyTree, wanted: str, where: str
 ) -> tuple[Architecture, dict[str, Any]]:
-    """The architecture whose settings say what these networks are, and these settings."""
-    reasons = {}
+    """The architecture whose settings say what most of these networks are, and these settings.
+
+    Of several the first one: CLIP has networks that alone are a ViT, but more than these.
+    """
+    reasons, fitting = {}, []
     for name, architecture in ARCHITECTURES.items():
         if wanted in ("", name):
-            values, reason = _settings_of(architecture, networks, params)
-            if not reason:
-                return architecture, values
-            reasons[name] = reason
+            values, described, reason = _settings_of(architecture, networks, params)
+            if reason:
+                reasons[name] = reason
+            else:
+                fitting.append((described, architecture, values))
+    if fitting:
+        _, architecture, values = max(fitting, key=lambda fit: fit[0])
+        return architecture, values
     raise UserError(
         f"{where}: its networks are of no known architecture: "
         + "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
@@ -283,8 +290,8 @@ def _described(
 
 def _settings_of(
     architecture: Architecture, networks: ConfigDict, params: PyTree
-) -> tuple[dict[str, Any], str]:
-    """(settings, '') or ({}, why these are none)."""
+) -> tuple[dict[str, Any], int, str]:
+    """(settings, how many networks they describe, '') or ({}, 0, why these are none)."""
     try:
         table = architecture.table(Settings(architecture.settings(networks, ()), "run"))
         parts = table.held(paths(params))
@@ -293,18 +300,18 @@ def _settings_of(
             Settings(values, "run"), parts, architecture.processor(networks)
         )
     except KeyError as error:
-        return {}, f"needs a network {error.args[0]}"
+        return {}, 0, f"needs a network {error.args[0]}"
     except (AttributeError, TypeError, StopIteration) as error:
-        return {}, f"has networks of another kind ({str(error).splitlines()[0]})"
+        return {}, 0, f"has networks of another kind ({str(error).splitlines()[0]})"
     except UserError as error:
-        return {}, str(error)
+        return {}, 0, str(error)
     for name, network in again.items():
         if name not in networks:
-            return {}, f"needs a network {name!r}"
+            return {}, 0, f"needs a network {name!r}"
         lines = differences(_fixed(networks[name]), _fixed(network))
         if lines:
-            return {}, f"{name}.{lines[0]}"
-    return values, ""
+            return {}, 0, f"{name}.{lines[0]}"
+    return values, len(again), ""
 
 
 def _fixed(network: ConfigDict) -> ConfigDict:

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from taichu_jax.interop.architectures import ARCHITECTURES
-from taichu_jax.interop.convert import _settings_of, read_model
+from taichu_jax.interop.convert import _described, _settings_of, read_model
 from taichu_jax.interop.tensors import read_json
 from tests.interop.folders import CONFIGS, tensors_of, write_folder
 
@@ -26,6 +26,8 @@ WITHOUT = {
     "hubert": (),
     "data2vec-audio": (),
 }
+# Types with the networks of another one, which a run is written as unless --architecture is given.
+SAME = {"data2vec-text": "roberta", "data2vec-vision": "beit", "hubert": "wav2vec2"}
 
 
 @pytest.mark.parametrize("model_type", [m for m in CONFIGS if not m.startswith("s3prl")])
@@ -34,8 +36,11 @@ def test_transformers_reads_it(model_type, tmp_path):
     values, tensors = tensors_of(model_type, WITHOUT.get(model_type, ()))
     write_folder(tmp_path / "given", values, tensors)
     model = read_model(tmp_path / "given")
-    settings, reason = _settings_of(ARCHITECTURES[model_type], model.networks, model.params)
-    assert reason == ""
+    architecture = ARCHITECTURES[model_type]
+    settings, described, reason = _settings_of(architecture, model.networks, model.params)
+    assert reason == "" and described == len(model.networks)
+    guessed, _ = _described(model.networks, model.params, "", "run")
+    assert guessed.model_type == SAME.get(model_type, model_type)
     write_folder(tmp_path / "own", settings, tensors)
     kind = getattr(transformers, settings["architectures"][0])
     loaded, info = kind.from_pretrained(tmp_path / "own", output_loading_info=True)

@@ -17,8 +17,6 @@ from taichu_jax.interop.architectures.xlnet import XLNetText
 ARCHITECTURES: dict[str, Architecture] = {
     kind.model_type: kind()
     for kind in (
-        # Before ViT, which describes a part of its networks: a run is written as the first that fits.
-        Flava,
         Bert,
         Roberta,
         GPT2,
@@ -30,6 +28,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Hubert,
         Data2VecSpeech,
         CLIP,
+        Flava,
         Data2VecText,
         DINOv2,
         DINOv2WithRegisters,
