@@ -26,10 +26,10 @@ much of the mel frames' variance within a language the symbol explains. Equal le
 
 Spaces that take everything are no early stage: at one temperature the plain loss is the lower one.
 Not run to its end: after 596 steps L_sum is 3.1 in training and 37 % of the test split's symbols have one
-frame. Its 52 recordings: log-mel distance 1.45 of what is synthesised, 1.32 with the recording's durations,
-pitch and energy, 1.77 of other words; lengths are off by 19 %, a constant number of frames a symbol by 28 %.
-Spectrograms have the words' loudness and syllables, hardly their vowels. 1.7 steps a second on two cores
-with other programs beside it.
+frame. Its 52 recordings: log-mel distance 1.45 of what is synthesised, 1.32 with the recording's
+durations, pitch and energy, 1.77 of other words; lengths are off by 19 %, by 28 % where every symbol has
+as many frames. Spectrograms have the words' loudness and syllables, hardly their vowels. 1.7 steps a
+second on two cores with other programs beside it.
 """
 
 from configs.speech._transcribed import LANGUAGES, VOCAB
