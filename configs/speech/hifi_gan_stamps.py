@@ -11,7 +11,7 @@ two cores. Samples are not normalised; -8.9 and 4.2 are mean and deviation of th
 training split.
 10 minutes on two cores with other programs beside it (5 steps a second when there are few), and far too
 few: log-mel error of held-out recordings 1.02 nepers of power, 9.4 dB; with random phases 0.86, by
-Griffin-Lim 0.13. The error in training was still falling: 1.6 after 100 steps, 1.2 after 820, 1.05 at last.
+Griffin-Lim 0.13. The error in training was still falling (1.6 after 100 steps, 1.05 at last).
 """
 
 from configs.speech._voices import BANDS, on_stamps
