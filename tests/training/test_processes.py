@@ -182,7 +182,8 @@ def test_two_processes_equal_one_through_kill_other_meshes_and_sigterm(tmp_path)
     assert notes == [] and last > first + 4
     assert f"stopped and saved at step {last}; the same command goes on from there" in said[-1]
     assert any(f"(resumed at step {first + 4})" in line for line in said)
-    assert all("SIGTERM" in line for line in quiet), quiet  # one process speaks
+    # One process speaks. Gloo's own lines reach the output in pieces, now and then.
+    assert all("SIGTERM" in line or "peer ranks" in line for line in quiet), quiet
 
     whole = tmp_path / "whole"
     train(alone(last), whole)

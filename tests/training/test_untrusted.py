@@ -112,7 +112,9 @@ def imports(tree):
 
 
 def test_the_code_has_no_way_to_unpickle():
+    """PyTorch's files are pickles; the one module that reads them has it look at weights only."""
     files = [*(ROOT / "taichu_jax").rglob("*.py"), *(ROOT / "launch").glob("*.py")]
+    reads_torch = ROOT / "taichu_jax/interop/s3prl.py"
     loads = 0
     for file in files:
         tree = ast.parse(pathlib.Path(file).read_text("utf8"))
@@ -126,6 +128,8 @@ def test_the_code_has_no_way_to_unpickle():
             "torch",
             "yaml",
         }
+        if file == reads_torch:
+            forbidden.remove("torch")
         assert not forbidden & set(imports(tree)), file
         for owner, name, node in calls(tree):
             assert (owner, name) not in {("", "eval"), ("", "exec"), ("", "__import__")}, file
@@ -137,4 +141,8 @@ def test_the_code_has_no_way_to_unpickle():
                 }
                 assert told == {"allow_pickle": False}, f"{file}: np.{name}"
                 loads += 1
-    assert loads >= 3
+            if (owner, name) == ("torch", "load"):
+                told = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                assert told["weights_only"] == "True", file
+                loads += 1
+    assert loads >= 4
