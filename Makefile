@@ -27,7 +27,7 @@ taichu: $(VENV)/installed
 	@$(BIN)/python launch/evaluate.py --run runs/taichu_stamps
 
 test: lint
-	@$(BIN)/python -m pytest --numprocesses=2
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup
 
 lint: $(VENV)/tested
 	@$(BIN)/ruff check .

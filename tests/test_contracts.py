@@ -14,13 +14,20 @@ import numpy as np
 import pytest
 
 import taichu_jax.objectives
+from taichu_jax.config import build
 from taichu_jax.objectives.base import Objective
 from taichu_jax.training.sharding import MeshShape, batch_sharding, state_sharding
 from taichu_jax.training.step import make_loss
 from tests import case as cases
 from tests.batches import MODALITIES
 
-every_case = pytest.mark.parametrize("name", cases.NAMES)
+
+def grouped(name, *values):
+    """Parameters of a test of a case; all of them run in one process, which compiles a program once."""
+    return pytest.param(name, *values, marks=pytest.mark.xdist_group(name))
+
+
+every_case = pytest.mark.parametrize("name", [grouped(name) for name in cases.NAMES])
 
 
 def test_every_objective_has_a_case():
@@ -32,7 +39,7 @@ def test_every_objective_has_a_case():
             {cls} if not cls.__subclasses__() else set().union(*map(leaves, cls.__subclasses__()))
         )
 
-    covered = {type(cases.built(name)[1]) for name in cases.NAMES}
+    covered = {type(build(cases.load(name).objective)) for name in cases.NAMES}
     assert {c for c in leaves(Objective) if c.__module__.startswith("taichu_jax.")} <= covered
 
 
@@ -177,7 +184,7 @@ def test_every_axis_is_tried_on_many_objectives():
         assert len(tried) >= len(cases.NAMES) // 4, axis
 
 
-@pytest.mark.parametrize(("name", "mesh"), ON_MESHES)
+@pytest.mark.parametrize(("name", "mesh"), [grouped(*pair) for pair in ON_MESHES])
 def test_one_device_equals_eight(name, mesh):
     """Loss and gradients on a mesh of eight devices are those of one device."""
     _, _, params, teachers, _ = cases.built(name)
