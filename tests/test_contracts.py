@@ -17,6 +17,7 @@ import taichu_jax.objectives
 from taichu_jax.config import build
 from taichu_jax.objectives.base import Objective
 from taichu_jax.training.sharding import MeshShape, batch_sharding, state_sharding
+from taichu_jax.training.state import init_params
 from taichu_jax.training.step import make_loss
 from tests import case as cases
 from tests.batches import MODALITIES
@@ -125,7 +126,7 @@ def test_never_nan_when_nothing_is_there(name):
 def test_alone_and_mixed_draw_the_same(name):
     """The loss does not depend on which other objectives run, nor on their order.
 
-    (Nor do parameters: tests/training/test_state.py.)
+    (Nor do parameters, see below.)
     """
     modules, objective, params, teachers, memory = cases.built(name)
     other = "masked_lm" if name != "masked_lm" else "causal_lm"
@@ -151,6 +152,24 @@ def test_alone_and_mixed_draw_the_same(name):
     (_, alone), _ = cases.gradients(name)(params, teachers, cases.load(name).batch)
     for key, metric in alone.items():
         np.testing.assert_allclose(found[key][0], metric[0], rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["masked_lm_experts", "moco", "opt_sample_level", "vq_apc"])
+def test_parameters_do_not_depend_on_the_mixture(name):
+    """Of networks with experts, a teacher and a memory, several modalities, and a codebook."""
+    modules, objective, params, *_ = cases.built(name)
+    other_modules, other_objective, *_ = cases.built("tera")
+    renamed = {f"other_{k}": v for k, v in other_modules.items()}
+    fields = {f.name: getattr(other_objective, f.name) for f in dataclasses.fields(other_objective)}
+    fields |= {k: f"other_{v}" for k, v in fields.items() if v in other_modules}
+    mixed = {"another": type(other_objective)(**fields | {"source": "other"}), name: objective}
+    streams = {
+        source: {k: jnp.asarray(v) for k, v in cases.load(case).batch.items()}
+        for source, case in (("stream", name), ("other", "tera"))
+    }
+    together = jax.jit(lambda: init_params(modules | renamed, mixed, streams, 0)[0])()
+    for network in params:
+        jax.tree.map(np.testing.assert_array_equal, together[network], params[network])
 
 
 MIXED = {

@@ -12,19 +12,7 @@ three layers. A language has mostly one speaker, so the language stands for the 
 neither changed nor noisy, and cut to what is said; those of more than SECONDS or LETTERS are left out.
 Means and deviations are those of 256 recordings of the training split.
 Alignments need centred distances (models/aligner.py), and come sooner with 40 times the authors'
-temperature. The aligner alone, without binarisation, 16 recordings of at most 1.6 s and 32 ids a step,
-one run each, on the test split: frames of 10 ms by kind of symbol, letters that have one frame, and how
-much of the mel frames' variance within a language the symbol explains. Equal lengths explain 15 %.
-
-    distances  temperature  steps  L_sum  ends  space  vowel  consonant  one frame  explained
-    plain             5e-3    800   2.51   4.2   40.1    2.6        1.7       77 %       21 %
-    centred           5e-4    300   3.74  13.1    3.8    6.3        5.5       62 %       39 %
-    centred           5e-3    300   3.23  11.9    2.0    7.7        5.2       44 %       40 %
-    centred           5e-3    900   2.70  10.8    2.4    7.7        5.5       36 %       40 %
-    centred           2e-2    300   3.08  12.8    2.3    8.0        4.6       41 %       42 %
-    centred           2e-2    700   2.56  11.1    2.4    8.0        5.1       32 %       41 %
-
-Spaces that take everything are no early stage: at one temperature the plain loss is the lower one.
+temperature: experiments/LOG.md has what was tried.
 Not run to its end: after 596 steps L_sum is 3.1 in training and 37 % of the test split's symbols have one
 frame. Its 52 recordings: log-mel distance 1.45 of what is synthesised, 1.32 with the recording's
 durations, pitch and energy, 1.77 of other words; lengths are off by 19 %, by 28 % where every symbol has

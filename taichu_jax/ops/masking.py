@@ -5,6 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from taichu_jax.ops.random import fold_name
+from taichu_jax.ops.vocabulary import FIRST_TOKEN, MASK
+
 
 def choose_exactly(rng: jax.Array, allowed: jax.Array, count: jax.Array) -> jax.Array:
     """bool [B, N]: `count` [B] positions of every row, uniformly among those that are `allowed`."""
@@ -42,3 +45,24 @@ def corrupt_tokens(
     changed = jnp.where(dice < mask_rate, mask_token, tokens)
     changed = jnp.where((dice >= mask_rate) & (dice < mask_rate + random_rate), random, changed)
     return jnp.where(chosen, changed, tokens)
+
+
+def hide_words(
+    rng: jax.Array, tokens: jax.Array, present: jax.Array, *, rate: float, vocab_size: int
+) -> tuple[jax.Array, jax.Array]:
+    """(corrupted tokens int32 [B, L], bool [B, L]: `rate` of a row's words, hidden as BERT does it).
+
+    Args:
+      present: bool [B, L], the tokens that are there; special ones among them are never hidden.
+    """
+    allowed = present & (tokens >= FIRST_TOKEN)
+    chosen = choose_exactly(fold_name(rng, "positions"), allowed, share_of(allowed, rate))
+    corrupted = corrupt_tokens(
+        fold_name(rng, "corruption"),
+        tokens,
+        chosen,
+        mask_token=MASK,
+        first_token=FIRST_TOKEN,
+        vocab_size=vocab_size,
+    )
+    return corrupted, chosen

@@ -15,6 +15,7 @@ from taichu_jax.errors import UserError
 from taichu_jax.models.layers import Encoded
 from taichu_jax.objectives.multimodal import flava_masked_pairs
 from taichu_jax.objectives.multimodal.flava_masked_pairs import FLAVAMaskedPairs, other_texts
+from taichu_jax.ops.masking import hide_words
 from taichu_jax.ops.vocabulary import FIRST_TOKEN
 from tests import batches
 
@@ -92,14 +93,13 @@ def program():
         nets, drawn = FakeNets(), {}
 
         def kept(name, call):
-            def wrapped(*args):
-                drawn[name] = call(*args)
+            def wrapped(*args, **settings):
+                drawn[name] = call(*args, **settings)
                 return drawn[name]
 
             return mock.patch.object(flava_masked_pairs, name, wrapped)
 
-        choose = flava_masked_pairs.choose_exactly
-        with kept("other_texts", other_texts), kept("choose_exactly", choose):
+        with kept("other_texts", other_texts), kept("hide_words", hide_words):
             loss = loss_of(batch, nets, **WEIGHTS)
         return loss, nets.saw, drawn
 
@@ -115,7 +115,7 @@ def test_loss_is_the_formula():
     """Three plain means, each over what it counts, weighted."""
     batch = example()
     loss, saw, drawn = jax.tree.map(np.asarray, program()(batch))
-    (source, other), chosen, tokens = drawn["other_texts"], drawn["choose_exactly"], batch["text"]
+    (source, other), (_, chosen), tokens = drawn["other_texts"], drawn["hide_words"], batch["text"]
     assert 0 < other.sum() < COMPLETE.sum()
     terms = {name: [] for name in WEIGHTS}
     right = dict.fromkeys(WEIGHTS, 0)

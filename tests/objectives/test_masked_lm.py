@@ -59,6 +59,34 @@ def test_loss_is_the_formula(rate):
     assert loss.metrics["feature_std"][0] > 0
 
 
+@pytest.mark.parametrize("rate", [0.15, 0.5])
+def test_the_head_may_see_the_chosen_tokens_alone(rate):
+    """The same loss and gradient of the head, and fewer positions."""
+    batch, seen = batches.text(8), []
+    nets = FakeNets(batch["text"].shape)
+    head = jnp.asarray(np.random.default_rng(5).normal(size=(4, batches.VOCAB)), jnp.float32)
+
+    def value(head, chosen_only):
+        def call(name, x, *args, method=None):
+            if method == "logits":
+                seen.append(x.shape[1])
+                return x @ head
+            return SimpleNamespace(tokens=nets.states)
+
+        objective = MaskedLanguageModel(
+            source="s", vocab_size=batches.VOCAB, rate=rate, chosen_only=chosen_only
+        )
+        loss = objective.loss(call, batch, None, jax.random.key(7))
+        return loss.value, loss.metrics["accuracy"]
+
+    run = jax.value_and_grad(value, has_aux=True)
+    (whole, right), gradient = run(head, False)
+    (part, right_part), gradient_part = run(head, True)
+    np.testing.assert_allclose(part, whole, rtol=1e-6)
+    np.testing.assert_allclose(gradient_part, gradient, rtol=1e-5, atol=1e-6)
+    assert right == right_part and right[1] >= 8 and seen[1] < seen[0]
+
+
 def test_what_the_encoder_sees():
     """Only chosen tokens change; special tokens and padding never do; nothing outside the vocabulary."""
     batch = batches.text(8)

@@ -101,15 +101,15 @@ def losses_of(pair, monkeypatch):
     def keep(module, name, key):
         call = getattr(module, name)
 
-        def kept(*args):
-            drawn[key] = call(*args)
+        def kept(*args, **settings):
+            drawn[key] = call(*args, **settings)
             return drawn[key]
 
         monkeypatch.setattr(module, name, kept)
 
     keep(flava_masked_pairs, "other_texts", "texts")
-    keep(flava_masked_pairs, "choose_exactly", "words of pairs")
-    keep(masked_lm, "choose_exactly", "words alone")
+    keep(flava_masked_pairs, "hide_words", "words of pairs")
+    keep(masked_lm, "hide_words", "words alone")
 
     def total(params, inputs):
         values, calls, given = {}, {}, {}
@@ -154,7 +154,7 @@ def test_the_six_losses_of_its_training(pair, monkeypatch):
 
     # Pairs with hidden words and patches, and some with another's text.
     source, other = map(np.asarray, drawn["texts"])
-    chosen = np.asarray(drawn["words of pairs"])[source]
+    chosen = np.asarray(drawn["words of pairs"][1])[source]
     tokens, mask = PAIRS["text"][source], PAIRS["text_mask"][source]
     (corrupted, _), (_, hidden) = (given["pairs"][f"{name} call"][0] for name in BOTH)
     assert 0 < other.sum() < BATCH and (np.asarray(hidden).sum(1) > 0).all()
@@ -211,7 +211,7 @@ def test_the_six_losses_of_its_training(pair, monkeypatch):
     assert len(np.unique(codes)) > 1
 
     # Texts alone.
-    chosen = np.asarray(drawn["words alone"])
+    chosen = np.asarray(drawn["words alone"][1])
     corrupted = given["mlm"]["text call"][0][0]
     text = theirs(
         input_ids=tensor(TEXTS["text"]).long(),

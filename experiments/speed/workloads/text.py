@@ -48,28 +48,17 @@ class Bert(_Text):
     def objective(self, sizes):
         from taichu_jax.objectives.text.masked_lm import MaskedLanguageModel
 
-        settings = {"source": STREAM, "vocab_size": sizes["model"]["vocab_size"]}
-        if self.masked_only:
-            from experiments.speed.objectives import MaskedPositionsOnly
-
-            return MaskedPositionsOnly(**settings)
-        return MaskedLanguageModel(**settings)
+        vocabulary = sizes["model"]["vocab_size"]
+        return MaskedLanguageModel(
+            source=STREAM, vocab_size=vocabulary, chosen_only=self.masked_only
+        )
 
     def draws(self, key, batch, sizes, modules):
-        from taichu_jax.ops.masking import choose_exactly, corrupt_tokens, share_of
-        from taichu_jax.ops.random import fold_name
-        from taichu_jax.ops.vocabulary import FIRST_TOKEN, MASK
+        from taichu_jax.ops.masking import hide_words
 
-        text, allowed = batch["text"], batch["text_mask"]
-        chosen = choose_exactly(fold_name(key, "positions"), allowed, share_of(allowed, 0.15))
-        corrupted = corrupt_tokens(
-            fold_name(key, "corruption"),
-            text,
-            chosen,
-            mask_token=MASK,
-            first_token=FIRST_TOKEN,
-            vocab_size=sizes["model"]["vocab_size"],
-        )
+        vocabulary = sizes["model"]["vocab_size"]
+        text, present = batch["text"], batch["text_mask"]
+        corrupted, chosen = hide_words(key, text, present, rate=0.15, vocab_size=vocabulary)
         return {"chosen": chosen, "corrupted": corrupted}
 
 

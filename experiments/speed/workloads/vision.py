@@ -102,7 +102,7 @@ class CLIP(Train):
         return model(**inputs, return_loss=True).loss
 
     def objective(self, sizes):
-        from experiments.speed.objectives import EndTokens
+        from experiments.speed.pooling import EndTokens
         from taichu_jax.objectives.multimodal.alignment import ContrastiveAlignment
 
         return ContrastiveAlignment(

@@ -47,10 +47,9 @@ from taichu_jax.errors import UserError
 from taichu_jax.objectives.base import Loss, Objective, counted, mean_of
 from taichu_jax.objectives.vision.patch_codes import PatchCodes
 from taichu_jax.ops.classification import cross_entropy
-from taichu_jax.ops.masking import choose_exactly, corrupt_tokens, share_of
+from taichu_jax.ops.masking import hide_words
 from taichu_jax.ops.monitors import feature_std
 from taichu_jax.ops.random import fold_name
-from taichu_jax.ops.vocabulary import FIRST_TOKEN, MASK
 
 TERMS = ("matching", "mmm_text", "mmm_image")
 
@@ -176,16 +175,8 @@ class FLAVAMaskedPairs(Objective):
         tokens, images = batch["text"], batch["image"]
         complete = batch["has_text"] & batch["has_image"]
         present = batch["text_mask"] & batch["has_text"][:, None]
-        allowed = present & (tokens >= FIRST_TOKEN)
-        count = share_of(allowed, self.rate)
-        hidden_words = choose_exactly(fold_name(rng, "positions"), allowed, count)
-        corrupted = corrupt_tokens(
-            fold_name(rng, "corruption"),
-            tokens,
-            hidden_words,
-            mask_token=MASK,
-            first_token=FIRST_TOKEN,
-            vocab_size=self.vocab_size,
+        corrupted, hidden_words = hide_words(
+            rng, tokens, present, rate=self.rate, vocab_size=self.vocab_size
         )
         rows, columns = (length // self.patch for length in images.shape[1:3])
         hidden_patches = self._patch_codes().mask(rng, len(images), rows, columns)
