@@ -61,8 +61,12 @@ def test_loss_is_the_formula(rate):
 
 @pytest.mark.parametrize("rate", [0.15, 0.5])
 def test_the_head_may_see_the_chosen_tokens_alone(rate):
-    """The same loss and gradient of the head, and fewer positions."""
+    """The same loss and gradient of the head, and fewer positions; with rows of words alone, too."""
     batch, seen = batches.text(8), []
+    batch["text"][:4] = np.random.default_rng(6).integers(
+        FIRST_TOKEN, batches.VOCAB, batch["text"][:4].shape
+    )
+    batch["text_mask"][:4] = True
     nets = FakeNets(batch["text"].shape)
     head = jnp.asarray(np.random.default_rng(5).normal(size=(4, batches.VOCAB)), jnp.float32)
 
