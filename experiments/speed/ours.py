@@ -23,6 +23,7 @@ from experiments.speed.workloads.base import DECAY, OBJECTIVE, RATE, SEED, STREA
 from taichu_jax.compiled.products import product_flops
 from taichu_jax.interop import convert  # noqa: F401 (before the fork, so that it is imported once)
 from taichu_jax.ops.random import fold_name
+from taichu_jax.training import compiler
 from taichu_jax.training.balance.fixed import Fixed
 from taichu_jax.training.optim import AdamW, Optimizer, Rule, paths
 from taichu_jax.training.state import TrainState
@@ -201,7 +202,8 @@ class TrainStep:
             compute_dtype=None if self._device == "cpu" else jnp.dtype("bfloat16"),
         )
         batch = jax.device_put({STREAM: self._batch})
-        return jax.jit(step, donate_argnums=0), (state, batch)
+        told = compiler.options(jax.default_backend())
+        return jax.jit(step, donate_argnums=0, compiler_options=told), (state, batch)
 
     def _save_draws(self) -> None:
         """What the first step draws, for the other side."""

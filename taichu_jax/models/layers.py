@@ -29,13 +29,19 @@ class Encoded:
     rate: float = struct.field(pytree_node=False, default=1.0)
 
 
-class Dense(nn.Module):
-    """x W + b on the last axis.
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x W on the last axis, in the type of x.
 
     Leading axes are flattened first: on CPUs the weight gradient of a three-dimensional input is
     computed from a transposed copy, at half the speed. Not where positions are split over devices: an
     array that is split along both axes cannot be flattened in place.
     """
+    flat = x if axis_size("sequence") > 1 else x.reshape(-1, x.shape[-1])
+    return (flat @ kernel.astype(x.dtype)).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+class Dense(nn.Module):
+    """x W + b on the last axis."""
 
     features: int
     use_bias: bool = True
@@ -44,11 +50,10 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        flat = x if axis_size("sequence") > 1 else x.reshape(-1, x.shape[-1])
-        flat = flat @ kernel.astype(x.dtype)
+        y = product(x, kernel)
         if self.use_bias:
-            flat += self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
-        return flat.reshape(*x.shape[:-1], self.features)
+            y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
+        return y
 
 
 class Linear(nn.Module):

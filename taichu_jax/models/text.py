@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from taichu_jax.models.cache import Cache, past
 from taichu_jax.models.decoder import room, told, write
-from taichu_jax.models.layers import ACTIVATIONS, Dense, Dropout, Encoded, LayerNorm
+from taichu_jax.models.layers import ACTIVATIONS, Dense, Dropout, Encoded, LayerNorm, product
 from taichu_jax.models.style import Style
 from taichu_jax.models.transformer import Stack, Transformer
 
@@ -143,7 +143,7 @@ class TextEncoder(nn.Module):
         matrix = self.head_kernel if untied else self.token_embedding.T
         if self.head_kind != "tied":
             states = self.head_norm(ACTIVATIONS[self.style.activation](self.head(states)))
-        scores = states @ matrix.astype(states.dtype)
+        scores = product(states, matrix)
         if self.head_kind != "tied":
             scores += self.head_bias.astype(states.dtype)
         return scores
@@ -237,7 +237,7 @@ class TextDecoder(nn.Module):
         )
         x, cache = write(transformer, x, mask, memory, memory_mask, cache, at)
         bias = self.param("head_bias", nn.initializers.zeros, (self.vocab_size,))
-        logits = jnp.einsum("bld,vd->blv", x, embedding.astype(x.dtype)) + bias.astype(x.dtype)
+        logits = product(x, embedding.T) + bias.astype(x.dtype)
         return logits if cache is None else (logits, cache)
 
 

@@ -19,6 +19,7 @@ from taichu_jax.models.stack import REMAT, Stack
 from taichu_jax.models.style import Style
 from taichu_jax.models.transformer_xl import Places, PositionScores
 from taichu_jax.ops.constrain import BATCH, constrain
+from taichu_jax.ops.materialise import gradient_once
 
 __all__ = ["Attention", "Block", "FeedForward", "Stack", "Transformer"]
 
@@ -195,7 +196,7 @@ class Block(nn.Module):
             y *= self.param(f"{layer}_scale", start, (x.shape[-1],)).astype(y.dtype)
         x = x + Dropout(self.dropout)(y)
         if self.style.norm == "pre":
-            return x
+            return gradient_once(x)
         return LayerNorm(self.style.epsilon, name=f"{layer}_norm")(x)
 
 

@@ -17,7 +17,7 @@ from flax import linen as nn
 from flax import struct
 
 from taichu_jax.models.cache import Cache, Recent, empty
-from taichu_jax.models.layers import Dropout, Encoded
+from taichu_jax.models.layers import Dropout, Encoded, product
 from taichu_jax.models.style import Style
 from taichu_jax.models.transformer import Stack, Transformer
 from taichu_jax.models.transformer_xl import Places
@@ -209,8 +209,7 @@ class XLNet(nn.Module):
 
     def logits(self, states: jax.Array) -> jax.Array:
         """Vocabulary scores [..., V] of states [..., D]: the embedding and a bias."""
-        scores = states @ self.token_embedding.T.astype(states.dtype)
-        return scores + self.head_bias.astype(states.dtype)
+        return product(states, self.token_embedding.T) + self.head_bias.astype(states.dtype)
 
     def _differs(self, rows, seen, shape):
         """bool [B, N, M], true where a row's type is not that of what it sees; None without segments."""

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from taichu_jax.config import KIND, build, choices, spec
 from taichu_jax.errors import UserError
 from taichu_jax.objectives.base import Objective
+from taichu_jax.training import compiler
 from taichu_jax.training.balance.base import Balance
 from taichu_jax.training.balance.fixed import Fixed
 from taichu_jax.training.non_finite import POLICIES, SKIP
@@ -198,6 +199,7 @@ class Experiment:
             in_shardings=(state, batch_sharding(self.mesh)),
             out_shardings=(state, NamedSharding(self.mesh, P())),
             donate_argnums=0,
+            compiler_options=compiler.options(self.mesh.devices.flat[0].platform),
         )
 
 

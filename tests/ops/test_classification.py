@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from taichu_jax.ops.classification import cross_entropy
+from taichu_jax.ops.classification import cross_entropy, first_choice
 
 
 def example(seed=0, shape=(3, 4), classes=6):
@@ -59,3 +59,18 @@ def test_half_precision_is_summed_in_float32():
     assert all(x.dtype == jnp.float32 for x in got)
     want = cross_entropy(np.asarray(half, np.float32), labels, where)
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.float32, jnp.bfloat16])
+def test_the_first_choice_is_that_of_argmax(kind):
+    scores = np.random.default_rng(0).integers(-3, 3, (50, 2, 7)).astype(kind)  # many are equal
+    scores[0] = 0
+    scores[1, 0, 3:] = -np.inf
+    found = first_choice(jnp.asarray(scores))
+    np.testing.assert_array_equal(found, scores.astype(np.float32).argmax(-1))
+    assert found.dtype == jnp.int32
+
+
+def test_no_class_is_the_choice_among_scores_that_are_no_numbers():
+    scores = jnp.asarray([[0.0, jnp.nan, 1.0], [0.0, 2.0, 1.0]])
+    np.testing.assert_array_equal(first_choice(scores), [3, 1])
