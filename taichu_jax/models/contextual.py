@@ -27,6 +27,10 @@ from taichu_jax.models.wave import TimeConvolution, windows
 from taichu_jax.ops.lengths import within, zero_beyond
 
 EPSILON = 1e-5  # of the authors' normalisations
+STARTS = {
+    "in": nn.initializers.lecun_normal(),
+    "out": nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform"),
+}
 
 
 class UtteranceNorm(nn.Module):
@@ -85,6 +89,9 @@ class WaveContextEncoder(nn.Module):
     def setup(self):
         if self.norm not in ("layer", "group"):
             raise ValueError(f"norm={self.norm!r}; valid: group, layer")
+        if self.activation not in ACTIVATIONS:
+            valid = ", ".join(sorted(ACTIVATIONS))
+            raise ValueError(f"activation={self.activation!r}; valid: {valid}")
         if self.context not in ("gru", "lstm", "convolution"):
             raise ValueError(f"context={self.context!r}; valid: convolution, gru, lstm")
         if len(self.kernels) != len(self.strides):
@@ -183,13 +190,19 @@ class StepHead(nn.Module):
       steps: how many.
       features: width of a latent.
       bias: b_k; wav2vec has it, CPC has not.
+      fan: whether kernels start smaller the more go 'in' (normal, 1 / sqrt(D)) or the more come 'out'
+        (uniform up to 1 / sqrt(steps * features): wav2vec's code, a transposed convolution of PyTorch).
     """
 
     steps: int = 12
     features: int = 256
     bias: bool = True
+    fan: str = "in"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., steps * features] of states [..., D]."""
-        return Dense(self.steps * self.features, use_bias=self.bias, name="linear")(x)
+        if self.fan not in STARTS:
+            raise ValueError(f"fan={self.fan!r}; valid: in, out")
+        start, size = STARTS[self.fan], self.steps * self.features
+        return Dense(size, use_bias=self.bias, kernel_init=start, name="linear")(x)

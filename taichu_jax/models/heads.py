@@ -38,6 +38,9 @@ class Projection(nn.Module):
             return Dense(self.features, use_bias=False, name="linear")(x)
         if self.norm not in ("before", "after", "none"):
             raise ValueError(f"norm={self.norm!r}; valid: after, before, none")
+        if self.activation not in ACTIVATIONS:
+            valid = ", ".join(sorted(ACTIVATIONS))
+            raise ValueError(f"activation={self.activation!r}; valid: {valid}")
         activation, norm = ACTIVATIONS[self.activation], LayerNorm(self.epsilon, name="norm")
         x = Dense(self.hidden, name="up")(x)
         if self.norm == "none":

@@ -145,10 +145,25 @@ def test_step_head():
         assert out.shape == (2, 3, 15)
 
 
+def test_a_step_head_starts_as_it_is_told():
+    x = jnp.ones((1, 40))
+    kernels = {}
+    for fan in ("in", "out"):
+        head = StepHead(steps=8, features=32, fan=fan)
+        kernels[fan] = np.asarray(head.init(jax.random.key(0), x)["params"]["linear"]["kernel"])
+    np.testing.assert_allclose(kernels["in"].std(), 40**-0.5, rtol=0.02)
+    largest = np.abs(kernels["out"]).max()
+    np.testing.assert_allclose(largest, (8 * 32) ** -0.5, rtol=0.01)
+    np.testing.assert_allclose(kernels["out"].std(), largest / 3**0.5, rtol=0.02)
+    with pytest.raises(ValueError, match="valid: in, out"):
+        StepHead(fan="both").init(jax.random.key(0), x)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"norm": "batch"}, "valid: group, layer"),
+        ({"activation": "swish"}, "valid: gelu, gelu_tanh, quick_gelu, relu, silu, tanh"),
         ({"context": "rnn"}, "valid: convolution, gru, lstm"),
         ({"kernels": (10, 4)}, "2 kernels, but 5 strides"),
         ({}, "shorter than one token"),

@@ -31,9 +31,11 @@ def test_norm_on_either_side_of_the_activation(norm):
     np.testing.assert_allclose(model.apply({"params": params}, X), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_an_unknown_place_of_the_norm_is_named():
+def test_an_unknown_place_of_the_norm_or_activation_is_named():
     with pytest.raises(ValueError, match="norm='between'; valid: after, before, none"):
         Projection(3, hidden=5, norm="between").init(jax.random.key(0), X)
+    with pytest.raises(ValueError, match="activation='swish'; valid: gelu, .*, tanh"):
+        Projection(3, hidden=5, activation="swish").init(jax.random.key(0), X)
 
 
 def test_without_a_norm_and_with_tanh():
