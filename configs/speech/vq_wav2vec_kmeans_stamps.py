@@ -23,12 +23,13 @@ def get_config(steps=2000):
             WaveContextEncoder,
             width=128,
             channels=CHANNELS,
+            norm="group",
             activation="gelu",
             context="convolution",
             skip=True,
             quantiser=quantiser,
         ),
-        "vq_wav2vec_head": spec(StepHead, steps=STEPS, features=CHANNELS),
+        "vq_wav2vec_head": spec(StepHead, steps=STEPS, features=CHANNELS, fan="out"),
     }
     objectives = {"vq_wav2vec": spec(VQWav2Vec, source="voices", steps=STEPS, first=3)}
     return on_stamps(
@@ -38,6 +39,7 @@ def get_config(steps=2000):
         steps=steps,
         batch_size=8,
         audio="waveform",
+        peak=3e-4,
         b2=0.999,
         weight_decay=0.0,
     )

@@ -4,9 +4,9 @@
 
 Convolutions, GELU, two groups over one codebook, hidden layer twice as wide as the latents: the
 authors' recipe; 8 steps, 10 negatives, temperature from 2 to 0.5 along a line over the first 70 % of
-the steps: the paper. The first target lies 3 steps ahead, as in wav2vec_stamps.py. Nine causal
-convolutions of 3 instead of twelve of 2 to 13, 64 channels, 64 codes instead of 320, width 128, batch
-and learning rate: ours, for two cores.
+the steps: the paper. The first target lies 3 steps ahead, normalisation and the head's start are those of
+wav2vec_stamps.py. Nine causal convolutions of 3 instead of twelve of 2 to 13, 64 channels, 64 codes
+instead of 320, width 128, batch and learning rate: ours, for two cores.
 Not run to its end yet; 400 steps: experiments/speech_ssl.
 """
 
@@ -29,12 +29,13 @@ def get_config(steps=2000):
             WaveContextEncoder,
             width=128,
             channels=CHANNELS,
+            norm="group",
             activation="gelu",
             context="convolution",
             skip=True,
             quantiser=quantiser,
         ),
-        "vq_wav2vec_head": spec(StepHead, steps=STEPS, features=CHANNELS),
+        "vq_wav2vec_head": spec(StepHead, steps=STEPS, features=CHANNELS, fan="out"),
     }
     gumbel = spec(Linear, start=2.0, end=0.5, steps=max(1, int(0.7 * steps)))
     objectives = {
@@ -47,6 +48,7 @@ def get_config(steps=2000):
         steps=steps,
         batch_size=8,
         audio="waveform",
+        peak=3e-4,
         b2=0.999,
         weight_decay=0.0,
     )
