@@ -13,11 +13,11 @@ neither changed nor noisy, and cut to what is said; those of more than SECONDS o
 Means and deviations are those of 256 recordings of the training split.
 Alignments need centred distances (models/aligner.py), and come sooner with 40 times the authors'
 temperature: experiments/LOG.md has what was tried.
-2,000 steps: about half an hour on one core (1.0 to 1.7 steps a second). The alignments' L_sum ends at 2.1, and
-31 % of the test split's symbols have one frame. Its 52 recordings: log-mel distance 1.25 of what is
-synthesised, 1.14 with the recording's durations, pitch and energy, 1.77 of other words; lengths are off by
-15 %, by 28 % where every symbol has as many frames. Nobody has listened; spectrograms have the words'
-syllables and formants, blurred.
+2,000 steps: about half an hour on one core (1.0 to 1.7 steps a second). The alignments' L_sum ends at
+2.1, and 31 % of the test split's symbols have one frame. Its 52 recordings: log-mel distance 1.25 of what
+is synthesised, 1.14 with the recording's durations, pitch and energy, 1.77 of other words; lengths are
+off by 15 %, by 28 % where every symbol has as many frames. Nobody has listened; spectrograms have the
+words' syllables and lowest formants, blurred.
 """
 
 from configs.speech._transcribed import LANGUAGES, VOCAB

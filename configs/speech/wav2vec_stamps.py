@@ -6,8 +6,8 @@ Convolutions, nine causal convolutions of 3, 12 steps, 10 negatives: the paper. 
 steps ahead, where its window holds no sample that the state has heard, latents are compressed by a
 logarithm, the head starts small and normalisation is over all channels and steps of a recording, so that
 states know a little of the future (models/contextual.py): the authors' code. 64 channels and width 128
-instead of 512, batch and learning rate: ours, for two cores. With norm='layer', fan='in' and a rate of 1e-3
-the latents collapse in 40 steps: experiments/LOG.md.
+instead of 512, batch and learning rate: ours, for two cores. With norm='layer', fan='in' and a rate of
+1e-3 the latents collapse in 40 steps: experiments/LOG.md.
 Not run to its end yet; 400 steps: experiments/speech_ssl.
 """
 
