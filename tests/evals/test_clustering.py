@@ -13,7 +13,7 @@ import pytest
 from sklearn.cluster import MiniBatchKMeans
 
 from taichu_jax.data import builder, fetch
-from taichu_jax.data.audio import HOP, RATE
+from taichu_jax.data.audio import HOP, RATE, log_mel
 from taichu_jax.data.items import Damaged
 from taichu_jax.data.records import Decoded
 from taichu_jax.data.streams import Recordings
@@ -216,6 +216,11 @@ def test_mfccs_are_39_numbers_with_their_differences():
     found, tiny = MFCC()([wave, short])
     assert found.shape == (51, 39) and found.dtype == np.float32 and tiny.shape == (2, 39)
     assert MFCC.rate == 100.0
+    bands = log_mel(wave, 23)
+    for k in range(13):  # the orthonormal cosine transform of type II
+        cosine = np.cos(np.pi * k * (2 * np.arange(23) + 1) / 46)
+        expected = bands @ cosine * np.sqrt((2 if k else 1) / 23)
+        np.testing.assert_allclose(found[:, k], expected, atol=1e-3)
     for t in range(4, 47):
         for offset in (13, 26):
             values = found[:, offset - 13 : offset]
