@@ -34,7 +34,7 @@ def test_norm_on_either_side_of_the_activation(norm):
 def test_an_unknown_place_of_the_norm_or_activation_is_named():
     with pytest.raises(ValueError, match="norm='between'; valid: after, before, none"):
         Projection(3, hidden=5, norm="between").init(jax.random.key(0), X)
-    with pytest.raises(ValueError, match="activation='swish'; valid: gelu, .*, tanh"):
+    with pytest.raises(ValueError, match=r"activation=.swish.; valid: gelu, .*, tanh"):
         Projection(3, hidden=5, activation="swish").init(jax.random.key(0), X)
 
 
