@@ -1,8 +1,8 @@
 """Which tensor of another library is which of our parameters, in both directions, exactly.
 
 A rule takes one tensor of theirs to one or more parameters of ours and gives it back: transposed,
-reshaped, cut. Nothing is added or multiplied, so both directions are exact, and what is right for
-weights is right for gradients.
+reshaped, cut; or to one entry of a parameter that stacks several of theirs. Nothing is added or
+multiplied, so both directions are exact, and what is right for weights is right for gradients.
 """
 
 from __future__ import annotations
@@ -29,12 +29,19 @@ class Rule(NamedTuple):
       ours: the paths 'network/module/name' of the parameters that it is made of.
       take: these parameters from the tensor.
       give: the tensor from these parameters.
+      entry: which entry along the parameters' first axis it is, of those that other rules have the
+        other entries of; None for the whole of them.
     """
 
     theirs: str
     ours: tuple[str, ...]
     take: Callable[[np.ndarray], tuple[np.ndarray, ...]]
     give: Callable[..., np.ndarray]
+    entry: int | None = None
+
+    def of(self, whole: np.ndarray) -> np.ndarray:
+        """The rule's part of a parameter."""
+        return whole if self.entry is None else whole[self.entry]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,6 +131,7 @@ def to_ours(
         if canonical not in known and not any(re.search(p, name) for p in ignored)
     )
     result: dict[str, np.ndarray] = {}
+    entries: dict[str, dict[int, np.ndarray]] = {}
     wrong = []
     for rule in rules:
         if rule.theirs not in found:
@@ -136,12 +144,18 @@ def to_ours(
             parts = rule.take(tensor.astype(np.float32))
         except ValueError:
             parts = ()  # of too few axes, or of a length that does not divide
-        expected = [tuple(wanted[path].shape) for path in rule.ours]
+        expected = [
+            tuple(wanted[path].shape)[0 if rule.entry is None else 1 :] for path in rule.ours
+        ]
         if [part.shape for part in parts] != expected:
             right = rule.give(*(np.zeros(shape, np.float32) for shape in expected)).shape
             wrong.append(f"{rule.theirs} is {list(tensor.shape)}, not {list(right)}")
             continue
-        result.update(zip(rule.ours, parts, strict=True))
+        for path, part in zip(rule.ours, parts, strict=True):
+            if rule.entry is None:
+                result[path] = part
+            else:
+                entries.setdefault(path, {})[rule.entry] = part
     for name, original in table.tied.items():
         if name in found and original in found:
             same = found[name].shape == found[original].shape
@@ -154,6 +168,7 @@ def to_ours(
     ]
     if problems:
         raise UserError(f"{where}: {'; '.join(problems)}")
+    result |= {path: np.stack([found[i] for i in sorted(found)]) for path, found in entries.items()}
     return traverse_util.unflatten_dict(result, sep="/")
 
 
@@ -169,7 +184,7 @@ def to_theirs(table: Table, params: PyTree, *, where: str) -> tuple[dict[str, np
     if missing:
         raise UserError(f"{where}: {_listed('missing', missing)}")
     tensors = {
-        rule.theirs: rule.give(*(np.asarray(flat[path], np.float32) for path in rule.ours))
+        rule.theirs: rule.give(*(rule.of(np.asarray(flat[path], np.float32)) for path in rule.ours))
         for rule in rules
     }
     used = {path for rule in rules for path in rule.ours}
@@ -300,3 +315,9 @@ convolution = dense  # torch.nn.Conv1d: its three axes are reversed too
 def norm(theirs: str, ours: str) -> list[Rule]:
     """torch.nn.LayerNorm or GroupNorm."""
     return [same(f"{theirs}.weight", f"{ours}/scale"), same(f"{theirs}.bias", f"{ours}/bias")]
+
+
+def batch_norm(theirs: str, ours: str) -> list[Rule]:
+    """torch.nn.BatchNorm1d, but for its count of batches."""
+    mean, variance = f"{theirs}.running_mean", f"{theirs}.running_var"
+    return [*norm(theirs, ours), same(mean, f"{ours}/mean"), same(variance, f"{ours}/variance")]

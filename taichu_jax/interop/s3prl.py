@@ -1,13 +1,16 @@
 """s3prl's checkpoints (.ckpt, by torch.save) as folders of config.json and safetensors, and back.
 
-    APC, VQ-APC        {"model": tensors, "config": {"model": {"paras": ...}, ...}, ...}
+    APC, VQ-APC, NPC   {"model": tensors, "config": {"model": {"paras": ...}, ...}, ...}
     Mockingjay, TERA,  {"Transformer": tensors, "SpecHead": tensors,
     Audio ALBERT        "Config" or "Upstream_Config": {"transformer": ..., "task": ...}, ...}
 
 PyTorch is needed for both. It reads with weights_only=True, which runs no code of the file: tensors,
 numbers, texts, lists and dictionaries, and the argparse.Namespace of the arguments that s3prl keeps
-beside. NPC has batch norm, for which no network here has a place (docs/decisions.md): it is refused.
-What trained it (optimiser, step, arguments) is left behind.
+beside. What trained it (optimiser, step, arguments) is left behind.
+
+NPC's folder has the weights that it computes with: those of its masked convolutions at hidden offsets,
+which its `conv_mask` multiplies with zero, are zero there, and stay so on the way back; the masks follow
+from the settings. How many batches its batch norms have seen, which changes no result, is in config.json.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ from taichu_jax.errors import UserError
 from taichu_jax.interop.tensors import read_json, read_tensors, write_json, write_tensors
 from taichu_jax.training.files import PARTIAL, writing
 
-APC, TRANSFORMER = "s3prl_apc", "s3prl_transformer"
+APC, NPC, TRANSFORMER = "s3prl_apc", "s3prl_npc", "s3prl_transformer"
 _NAMES = ("Transformer", "SpecHead")
+_COUNT = "num_batches_tracked"
 
 
 def to_folder(checkpoint: str | Path, folder: str | Path) -> None:
@@ -47,16 +51,24 @@ def to_checkpoint(folder: str | Path, checkpoint: str | Path) -> None:
     torch, folder, checkpoint = _torch(checkpoint), Path(folder), Path(checkpoint)
     values = read_json(folder / "config.json")
     kind = values.pop("model_type", None)
-    if kind not in (APC, TRANSFORMER):
-        raise UserError(f"s3prl:{checkpoint}: model_type={kind!r}; valid: {APC}, {TRANSFORMER}")
+    if kind not in (APC, NPC, TRANSFORMER):
+        valid = f"{APC}, {NPC}, {TRANSFORMER}"
+        raise UserError(f"s3prl:{checkpoint}: model_type={kind!r}; valid: {valid}")
     if checkpoint.exists():
         raise UserError(f"s3prl:{checkpoint}: exists")
     tensors = {
         name: torch.from_numpy(np.array(x, np.float32)) for name, x in read_tensors(folder).items()
     }
     states: dict[str, Any]
-    if kind == APC:
+    if kind != TRANSFORMER:
         kept = values.pop("config", {})
+        counts = values.pop(_COUNT, {})
+        tensors |= {name: torch.tensor(count) for name, count in counts.items()}
+        if kind == NPC:
+            tensors |= {
+                f"{name}.conv_mask": torch.from_numpy(mask)
+                for name, mask in _masks(values, tensors).items()
+            }
         for key in ("input_size", "dtype", "torch_dtype"):
             values.pop(key, None)
         states = {"model": tensors, "config": {**kept, "model": {"paras": values}}}
@@ -108,24 +120,52 @@ def _described(
     """(values for config.json, tensors)."""
     try:
         if "model" in states and "config" in states:
-            return _apc(states, where)
+            return _predictive(states, where)
         if "Transformer" in states:
             return _transformer(states)
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"s3prl:{where}: lacks {error}") from error
-    known = "model and config (APC, VQ-APC), or Transformer (Mockingjay, TERA, Audio ALBERT)"
+    known = "model and config (APC, VQ-APC, NPC), or Transformer (Mockingjay, TERA, Audio ALBERT)"
     raise UserError(f"s3prl:{where}: holds {', '.join(map(str, states))}; valid: {known}")
 
 
-def _apc(states, where):
+def _predictive(states, where):
     tensors = _arrays(states["model"])
-    if not any(name.startswith("rnn_layers.") for name in tensors):
-        raise UserError(f"s3prl:{where}: has no recurrent layers; valid: APC and VQ-APC, not NPC")
+    recurrent, masked = (
+        any(name.startswith(f"{part}.") for name in tensors)
+        for part in ("rnn_layers", "masked_convs")
+    )
+    if not (recurrent or masked):
+        wrong = "has no recurrent layers and no masked convolutions"
+        raise UserError(f"s3prl:{where}: {wrong}; valid: APC, VQ-APC and NPC")
     config = _plain(states["config"])
     bands = len(tensors["postnet.bias"])
     kept = {key: value for key, value in config.items() if key != "model"}
-    paras = config["model"]["paras"]
-    return {**paras, "model_type": APC, "input_size": bands, "config": kept}, tensors
+    values = {**config["model"]["paras"], "input_size": bands, "config": kept}
+    if recurrent:
+        return values | {"model_type": APC}, tensors
+    for name, mask in _masks(values, tensors).items():
+        if not np.array_equal(tensors.pop(f"{name}.conv_mask", mask), mask):
+            wrong = f"{name}.conv_mask is not that of kernel_size={values['kernel_size']}"
+            raise UserError(f"s3prl:{where}: {wrong} and mask_size={values['mask_size']}")
+        weight = tensors[f"{name}.conv.weight"]
+        tensors[f"{name}.conv.weight"] = np.where(mask > 0, weight, np.zeros_like(weight))
+    counts = {name: int(tensors.pop(name)) for name in sorted(tensors) if name.endswith(_COUNT)}
+    return values | {"model_type": NPC, _COUNT: counts}, tensors
+
+
+def _masks(values: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The masks of NPC's masked convolutions: 0 at mask_size + 2 i offsets in block i = 1, 2, ..."""
+    size, masks = values["kernel_size"], {}
+    for i in range(values["n_blocks"]):
+        name = f"masked_convs.{i}"
+        if f"{name}.conv.weight" in tensors:
+            mask = np.ones(tuple(tensors[f"{name}.conv.weight"].shape), np.float32)
+            hidden = values["mask_size"] + 2 * (i + 1)
+            first = (size - hidden) // 2
+            mask[:, :, first : first + hidden] = 0
+            masks[name] = mask
+    return masks
 
 
 def _transformer(states):

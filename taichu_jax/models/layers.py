@@ -82,6 +82,35 @@ class LayerNorm(nn.Module):
         return (normal * scale.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
 
 
+class FrozenBatchNorm(nn.Module):
+    """Batch normalisation (arXiv 1502.03167) over the last axis with fixed statistics, in float32.
+
+        y = (x - mean) / sqrt(variance + epsilon) * scale + bias
+
+    What PyTorch computes in eval mode. Training here does NOT update mean and variance: they come with
+    converted weights (from 0 and 1 this is scale and bias alone), get no gradient, and the optimiser
+    freezes them (`training.optim.STATISTICS`). So a state depends on no other frame, on no padding and
+    on no other example, in training as in use.
+
+    Attributes:
+      epsilon: PyTorch's default.
+    """
+
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape).astype(jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape).astype(jnp.float32)
+        mean = self.param("mean", nn.initializers.zeros, shape)
+        variance = self.param("variance", nn.initializers.ones, shape)
+        mean, variance = jax.lax.stop_gradient((mean, variance))
+        centred = x.astype(jnp.float32) - mean.astype(jnp.float32)
+        normal = centred * jax.lax.rsqrt(variance.astype(jnp.float32) + self.epsilon)
+        return (normal * scale + bias).astype(x.dtype)
+
+
 class Dropout(nn.Module):
     """Inverted dropout; active exactly when the caller supplies a 'dropout' rng."""
 

@@ -2,7 +2,7 @@
 
 The first rule whose pattern is found in a parameter's path ("audio/block_0/mlp/up/kernel") decides.
 Rules must cover every parameter. A parameter with a learning-rate factor of 0 is frozen: it gets no
-gradient and no optimiser state.
+gradient and no optimiser state. Statistics of a fixed batch norm are, whatever the rules say.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ DEFAULT_RULES = (
 )
 
 
+# Before all others: the fixed statistics of `models.layers.FrozenBatchNorm`.
+STATISTICS = Rule(pattern=r"/(mean|variance)$", rate=0.0, decay=0.0)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdamW:
     """Adam with decoupled weight decay (arXiv 1711.05101) and clipping of the global norm.
@@ -71,7 +75,7 @@ class Optimizer:
 
     def __init__(self, settings: AdamW, first: tuple[Rule, ...] = ()):
         self.settings = settings
-        self._rules = (*first, *settings.rules)
+        self._rules = (STATISTICS, *first, *settings.rules)
         self._clip = (
             optax.identity() if settings.clip is None else optax.clip_by_global_norm(settings.clip)
         )

@@ -85,6 +85,16 @@ CONFIGS = {
         "residual": True,
         "vq": {"codebook_size": [6], "code_dim": [8], "gumbel_temperature": 0.5},
     },
+    "s3prl_npc": {
+        "input_size": 5,
+        "hidden_size": 8,
+        "n_blocks": 2,
+        "dropout": 0.1,
+        "residual": True,
+        "kernel_size": 9,
+        "mask_size": 3,
+        "vq": {"codebook_size": [6, 6], "code_dim": [4, 4], "gumbel_temperature": 0.5},
+    },
     "s3prl_transformer": _BLOCKS
     | {
         "input_dim": 10,
@@ -116,9 +126,11 @@ CONFIGS = {
 }
 
 
-def tensors_of(model_type: str, without: tuple[str, ...] = ()) -> tuple[dict, dict]:
-    """(config.json, tensors), with all parts but `without`."""
-    values = {"model_type": model_type, **CONFIGS[model_type]}
+def tensors_of(
+    model_type: str, without: tuple[str, ...] = (), change: dict | None = None
+) -> tuple[dict, dict]:
+    """(config.json, tensors), with all parts but `without` and with other settings."""
+    values = {"model_type": model_type, **CONFIGS[model_type], **(change or {})}
     architecture, settings = ARCHITECTURES[model_type], Settings(values, "test")
     table = architecture.table(settings)
     networks = architecture.networks(settings, set(table.parts) - set(without), {})

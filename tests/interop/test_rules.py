@@ -68,13 +68,14 @@ def test_every_architecture_inverts(model_type, tmp_path):
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(again[name], tensor, err_msg=name)
     chosen = model.table.chosen(model.table.parts)
-    ours = [path for rule in chosen for path in rule.ours]
+    paths = {path for rule in chosen for path in rule.ours}
+    ours = [(path, rule.entry) for rule in chosen for path in rule.ours]
     assert (
         len(ours)
         == len(set(ours))
         == len({rule.theirs for rule in chosen}) + len(ours) - len(chosen)
     )
-    assert set(model.anew) == set(traverse_util.flatten_dict(model.params, sep="/")) - set(ours)
+    assert set(model.anew) == set(traverse_util.flatten_dict(model.params, sep="/")) - paths
 
 
 TABLE = Table(
@@ -158,6 +159,22 @@ def test_parameters_that_are_missing_or_have_no_place():
     del params["net"]["up"]["bias"]
     with pytest.raises(UserError, match="RUN: missing: net/up/bias"):
         to_theirs(TABLE, params, where="RUN")
+
+
+def test_entries_of_one_parameter():
+    """Tensors that are stacked here: each goes to its entry, and one that is missing is named."""
+    stacked = [rules.transposed(f"t.{i}", "net/kernel")._replace(entry=i) for i in (1, 0)]
+    table, shapes = Table(rules=stacked), {"net": {"kernel": np.zeros((2, 3, 4))}}
+    tensors = {f"t.{i}": DRAW.normal(size=(4, 3)).astype(np.float32) for i in range(2)}
+    params = to_ours(table, tensors, shapes, where="DIR")
+    np.testing.assert_array_equal(params["net"]["kernel"], [tensors["t.0"].T, tensors["t.1"].T])
+    again, left = to_theirs(table, params, where="RUN")
+    assert left == [] and set(again) == set(tensors)
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(again[name], tensor)
+    wrong = {"t.1": tensors["t.1"].T}
+    with pytest.raises(UserError, match=r"missing: t\.0; wrong: t\.1 is \[3, 4\], not \[4, 3\]"):
+        to_ours(table, wrong, shapes, where="DIR")
 
 
 def test_scanned_stacks():

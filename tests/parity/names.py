@@ -63,6 +63,14 @@ def norm(ours: str, theirs: str) -> Table:
     return {f"{ours}/scale": source(f"{theirs}.weight"), f"{ours}/bias": source(f"{theirs}.bias")}
 
 
+def batch_norm(ours: str, theirs: str) -> Table:
+    """torch.nn.BatchNorm1d in eval mode."""
+    return norm(ours, theirs) | {
+        f"{ours}/mean": source(f"{theirs}.running_mean"),
+        f"{ours}/variance": source(f"{theirs}.running_var"),
+    }
+
+
 def recurrence(ours: str, theirs: str, cell: str) -> Table:
     """torch.nn.GRU or LSTM of one layer. Its two biases are one here, but for a GRU's new state."""
     ih, hh = f"{theirs}.bias_ih_l0", f"{theirs}.bias_hh_l0"

@@ -2,7 +2,8 @@
 
 What of s3prl is put differently here: every utterance is heard alone, without padding, because its mean
 over frames counts padding in APC and its convolutions carry padding into what is real in NPC; NPC's batch
-norms are replaced by layer norms over channels (models/local_context.py says why); transformers have
+norms are in eval mode, or replaced by layer norms over channels (models/local_context.py says why), of
+which the first is read and written by launch/convert.py's code, too; transformers have
 pre_layer_norm=True and an epsilon of 1e-6. It has no LSTM in APC: torch.nn.LSTM stands for its GRU there.
 """
 
@@ -15,6 +16,11 @@ import jax
 import numpy as np
 import pytest
 
+from taichu_jax.config import build
+from taichu_jax.interop import s3prl as checkpoints
+from taichu_jax.interop.convert import read_model
+from taichu_jax.interop.rules import to_theirs
+from taichu_jax.interop.tensors import write_tensors
 from taichu_jax.models.codes import GroupQuantiser
 from taichu_jax.models.heads import Projection
 from taichu_jax.models.layers import Dense
@@ -66,9 +72,10 @@ def loss_of(expert, model, mel, **fields):
     return forward(self, (mel, [mel.shape[1]]), global_step=1)[0]
 
 
-def ready(model, table, modules, objective, batch=BATCH, unused=(), absent=()):
+def ready(model, table, modules, objective, batch=BATCH, unused=(), absent=(), buffers=None):
     """Our results with the model's weights; `absent` parameters of ours, which it has not, are zero."""
     tensors = weights(model) | {path: np.zeros(WIDTH, np.float32) for path in absent}
+    tensors |= buffers or {}
     table |= {path: names.source(path) for path in absent}
     names.assert_complete(table, shapes_of(modules, objective, batch), tensors, unused)
     return runner(modules, objective, RNG)(names.carried(table, tensors), batch)
@@ -138,43 +145,79 @@ class ChannelNorm(torch.nn.LayerNorm):
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
 
-def test_npc(monkeypatch):
-    blocks, hidden, groups = 2, 3, 2
-    torch.manual_seed(1)
-    model = npc.NPC(
-        BANDS,
-        WIDTH,
-        n_blocks=blocks,
-        dropout=0.0,
-        residual=True,
-        kernel_size=9,
-        mask_size=hidden,
-        vq={
+@pytest.mark.parametrize("norm", ["layer", "batch", "none"])
+def test_npc(norm, monkeypatch, tmp_path):
+    """With the settings that the authors use; norm='none' with all the others."""
+    blocks, hidden, groups, other = 2, 3, 2, norm == "none"
+    paras = {
+        "hidden_size": WIDTH,
+        "n_blocks": blocks,
+        "dropout": 0.0,
+        "residual": not other,
+        "kernel_size": 9,
+        "mask_size": hidden,
+        "vq": {
             "codebook_size": [CODES] * groups,
             "code_dim": [WIDTH // groups] * groups,
             "gumbel_temperature": 1.0,
         },
-        batch_norm=True,
-    )
-    for block in model.blocks:
-        block.bn1, block.bn2 = ChannelNorm(WIDTH), ChannelNorm(WIDTH)
+        "batch_norm": not other,
+        "activate": "tanh" if other else "relu",
+        "disable_cross_layer": other,
+    }
+    torch.manual_seed(1)
+    model = npc.NPC(BANDS, **paras)
+    if norm == "layer":
+        for block in model.blocks:
+            block.bn1, block.bn2 = ChannelNorm(WIDTH), ChannelNorm(WIDTH)
     randomised(model)
+    if norm == "batch":
+        model.eval()
+        with torch.no_grad():
+            for name, x in model.named_buffers():
+                if name.endswith("running_mean"):
+                    x.normal_(0.0, 0.5)
+                elif name.endswith("running_var"):
+                    x.uniform_(0.005, 3.0)  # the least makes epsilon count
+                elif name.endswith("num_batches_tracked"):
+                    x.fill_(7)
+    kinds = {"layer": names.norm, "batch": names.batch_norm, "none": lambda ours, theirs: {}}
+    norm_of = kinds[norm]
     table = names.group_quantiser("quantiser", "vq_layers", groups)
     table |= names.dense("npc_head", "postnet")
     for i in range(blocks):
         block = f"speech/block_{i + 1}"
         table |= names.window_convolution(f"{block}/convolution", f"blocks.{i}.conv")
-        table |= names.norm(f"{block}/convolution_norm", f"blocks.{i}.bn1")
+        table |= norm_of(f"{block}/convolution_norm", f"blocks.{i}.bn1")
         table |= names.window_convolution(f"{block}/linear", f"blocks.{i}.linear")
-        table |= names.norm(f"{block}/linear_norm", f"blocks.{i}.bn2")
+        table |= norm_of(f"{block}/linear_norm", f"blocks.{i}.bn2")
         masked = f"speech/masked_{i + 1}", f"masked_convs.{i}", hidden + 2 * (i + 1)
-        table |= names.masked_convolution(*masked)
+        if i == blocks - 1 or not other:
+            table |= names.masked_convolution(*masked)
     modules = {
-        "speech": LocalContextEncoder(width=WIDTH, blocks=blocks, kernel=9, mask=hidden),
+        "speech": LocalContextEncoder(
+            width=WIDTH,
+            blocks=blocks,
+            kernel=9,
+            mask=hidden,
+            norm=norm,
+            activation=paras["activate"],
+            residual=paras["residual"],
+            cross_layer=not other,
+        ),
         "quantiser": GroupQuantiser(groups=groups, codes=CODES),
         "npc_head": Dense(BANDS),
     }
-    ours = ready(model, table, modules, NonAutoregressivePredictiveCoding(source="stream"))
+    statistics = {
+        name: x.numpy() for name, x in model.named_buffers() if ".running_" in name
+    }  # none of layer norms
+    ours = ready(
+        model,
+        table,
+        modules,
+        NonAutoregressivePredictiveCoding(source="stream"),
+        buffers=statistics,
+    )
 
     noise = jax.random.gumbel(fold_name(RNG, "gumbel"), (3, FRAMES, groups, CODES))
     give_gumbel(
@@ -196,7 +239,61 @@ def test_npc(monkeypatch):
     loss = total / LENGTHS.sum()
     loss.backward()
     assert_close(ours.value, loss.item())
-    assert_gradients_close(ours.gradients, names.carried(table, gradients(model), "gradient"))
+    still = {name: np.zeros_like(x) for name, x in statistics.items()}
+    theirs = names.carried(table, gradients(model) | still, "gradient")
+    assert_gradients_close(ours.gradients, theirs)
+    if norm != "layer":
+        tensors = weights(model) | statistics
+        npc_there_and_back(model, paras, modules, names.carried(table, tensors), encoded, tmp_path)
+
+
+def npc_there_and_back(model, paras, modules, params, encoded, tmp_path):
+    """s3prl's checkpoint, our networks and parameters, s3prl's model again: exactly the same."""
+    saved = {"model": model.state_dict(), "config": {"data": {}, "model": {"paras": paras}}}
+    torch.save(saved, tmp_path / "states.ckpt")
+    checkpoints.to_folder(tmp_path / "states.ckpt", tmp_path / "folder")
+    read = read_model(tmp_path / "folder")
+    assert read.anew == []
+    read_modules = build(read.networks)
+    assert read_modules["speech"] == modules["speech"]
+    assert read_modules["quantiser"] == modules["quantiser"]
+    params |= {
+        "npc_head": {"linear": params["npc_head"]}
+    }  # a Dense above, a network of its own here
+    jax.tree.map(np.testing.assert_array_equal, read.params, params)
+
+    tensors, left = to_theirs(read.table, read.params, where="test")
+    assert left == []
+    write_tensors(tmp_path / "folder", tensors)
+    checkpoints.to_checkpoint(tmp_path / "folder", tmp_path / "again.ckpt")
+    states = torch.load(tmp_path / "again.ckpt", weights_only=True)
+    assert states["config"]["model"]["paras"] == paras
+    again = npc.NPC(BANDS, **states["config"]["model"]["paras"])
+    again.load_state_dict(states["model"])
+    given, found = model.state_dict(), again.state_dict()
+    for mask in [name for name in given if name.endswith("conv_mask")]:
+        name = mask.replace("conv_mask", "conv.weight")
+        given[name] = torch.where(given[mask] > 0, given[name], 0.0)
+    assert all(torch.equal(found[name], tensor) for name, tensor in given.items())
+    counted = [name for name in found if name.endswith("num_batches_tracked")]
+    assert len(counted) == (4 if paras["batch_norm"] else 0)
+    uncounted = {name: x for name, x in states["model"].items() if name not in counted}
+    again.load_state_dict(uncounted)  # as for a run that was never a checkpoint
+
+    @jax.jit
+    def used(states):
+        """In use, without noise."""
+        codes = modules["quantiser"].apply({"params": params["quantiser"]}, states)
+        return read_modules["npc_head"].apply({"params": params["npc_head"]}, codes.vectors)
+
+    ours = used(encoded.tokens)
+    for b, n in enumerate(LENGTHS):
+        mel = torch.tensor(MEL[b : b + 1, :n])
+        with torch.no_grad():
+            results, repeated = model(mel, testing=True), again.eval()(mel, testing=True)
+        assert all(torch.equal(x, y) for x, y in zip(results, repeated, strict=True))
+        assert_close(ours[b, :n], results[0][0], what="reconstruction")
+        assert_close(encoded.tokens[b, :n], results[1][0], what="masked states")
 
 
 def test_positions():

@@ -61,6 +61,15 @@ def test_equals_optax_adamw_with_its_masks(clip, rate):
         np.testing.assert_allclose(got[path], want, rtol=1e-5, atol=1e-6, err_msg=path)
 
 
+def test_fixed_statistics_stay_whatever_the_rules_say():
+    settings = AdamW(learning_rate=0.1, weight_decay=0.3, rules=(Rule(pattern=r".*"),))
+    norm = dict.fromkeys(("scale", "bias", "mean", "variance"), jnp.ones(2))
+    params = {"net": {"norm": norm, "variance": {"kernel": jnp.ones((2, 2))}}}
+    trained, frozen = Optimizer(settings).split(params)
+    assert set(frozen) == {"net/norm/mean", "net/norm/variance"}
+    assert set(trained) == {"net/norm/scale", "net/norm/bias", "net/variance/kernel"}
+
+
 def test_rate_factors_scale_the_whole_update():
     """Also the decay's part: with factor 0.5, one step goes half as far."""
     base = run(AdamW(learning_rate=0.1, clip=None, weight_decay=0.3), steps=1)

@@ -8,7 +8,7 @@ from taichu_jax.interop.architectures.clip import CLIP
 from taichu_jax.interop.architectures.dinov2 import DINOv2, DINOv2WithRegisters
 from taichu_jax.interop.architectures.flava import Flava
 from taichu_jax.interop.architectures.gpt2 import GPT2
-from taichu_jax.interop.architectures.s3prl import S3prlAPC, S3prlTransformer
+from taichu_jax.interop.architectures.s3prl import S3prlAPC, S3prlNPC, S3prlTransformer
 from taichu_jax.interop.architectures.vit import VisionTransformer, ViTMAE
 from taichu_jax.interop.architectures.wave import Data2VecSpeech, Hubert, Wav2Vec2Speech
 from taichu_jax.interop.architectures.whisper import Whisper
@@ -36,6 +36,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Data2VecVision,
         Whisper,
         S3prlAPC,
+        S3prlNPC,
         S3prlTransformer,
     )
 }

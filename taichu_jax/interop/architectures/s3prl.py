@@ -1,4 +1,4 @@
-"""s3prl's APC, VQ-APC, Mockingjay, TERA and Audio ALBERT, in the layout that interop/s3prl.py makes.
+"""s3prl's APC, VQ-APC, NPC, Mockingjay, TERA and Audio ALBERT, in the layout that interop/s3prl.py makes.
 
 Network `speech` and the head of the method. The model_types are ours, as these files have none.
 s3prl's frames are not those of this project's streams (Kaldi's or torchaudio's, with their own window and
@@ -8,6 +8,7 @@ normalisation): weights are of use with theirs, or as a start of training.
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 
 from taichu_jax.config import spec
 from taichu_jax.data.audio import AudioAugment
@@ -16,15 +17,18 @@ from taichu_jax.errors import UserError
 from taichu_jax.evals.probes import LanguageProbe
 from taichu_jax.interop.architecture import Architecture
 from taichu_jax.interop.architectures.bert import block
-from taichu_jax.interop.rules import Rule, Table, dense, norm, same, transposed
-from taichu_jax.interop.settings import expansion, their_activation
+from taichu_jax.interop.rules import Rule, Table, batch_norm, dense, norm, same, transposed
+from taichu_jax.interop.settings import Settings, expansion, their_activation
+from taichu_jax.models.codes import GroupQuantiser
 from taichu_jax.models.heads import Projection
 from taichu_jax.models.layers import Linear
+from taichu_jax.models.local_context import LocalContextEncoder
 from taichu_jax.models.recurrent import RecurrentEncoder, VQRecurrentEncoder
 from taichu_jax.models.speech import SpeechEncoder
 from taichu_jax.models.style import Style
 from taichu_jax.objectives.speech.apc import AutoregressivePredictiveCoding
 from taichu_jax.objectives.speech.mockingjay import Mockingjay
+from taichu_jax.objectives.speech.npc import NonAutoregressivePredictiveCoding
 from taichu_jax.objectives.speech.vq_apc import VectorQuantisedAPC
 
 
@@ -59,12 +63,7 @@ class S3prlAPC(_Speech):
                 same(f"{theirs}.bias_hh_l0", f"{ours}/recurrent_bias"),
             ]
         if codes:
-            theirs, ours = "vq_layers.0", "speech/quantiser"
-            rules += [
-                _one_group(f"{theirs}.vq_logits.weight", f"{ours}/scores_kernel"),
-                _one_group(f"{theirs}.vq_logits.bias", f"{ours}/scores_bias"),
-                _one_group(f"{theirs}.codebook_CxE.weight", f"{ours}/code_embedding"),
-            ]
+            rules += _group("vq_layers.0", "speech/quantiser", 0)
         return Table(rules=rules)
 
     def networks(self, settings, parts, processor):
@@ -122,6 +121,86 @@ class S3prlAPC(_Speech):
                 "gumbel_temperature": 0.5,
             }
         return result
+
+
+class S3prlNPC(_Speech):
+    """s3prl's NPC: its batch norms keep the statistics that they come with (`FrozenBatchNorm`)."""
+
+    model_type = "s3prl_npc"
+
+    def table(self, settings):
+        blocks, kernel = settings("n_blocks"), settings("kernel_size")
+        rules = dense("postnet", "npc_head/linear")
+        for i in range(blocks):
+            theirs, ours = f"blocks.{i}", f"speech/block_{i + 1}"
+            rules += _window(f"{theirs}.conv", f"{ours}/convolution", 3)
+            rules += _window(f"{theirs}.linear", f"{ours}/linear", 1)
+            if settings("batch_norm", True):
+                rules += batch_norm(f"{theirs}.bn1", f"{ours}/convolution_norm")
+                rules += batch_norm(f"{theirs}.bn2", f"{ours}/linear_norm")
+            if i == blocks - 1 or not settings("disable_cross_layer", False):
+                hidden = settings("mask_size") + 2 * (i + 1)
+                theirs, ours = f"masked_convs.{i}.conv", f"speech/masked_{i + 1}"
+                rules += _window(theirs, ours, kernel, hidden)
+        for g in range(_codebooks(settings)[0]):
+            rules += _group(f"vq_layers.{g}", "quantiser", g)
+        return Table(rules=rules)
+
+    def networks(self, settings, parts, processor):
+        settings.only(dim_bottleneck=None)
+        activation = settings("activate", "relu")
+        if activation not in ("relu", "tanh"):
+            wrong = f"{settings.where}: activate={activation!r} is not supported"
+            raise UserError(f"{wrong}; valid: relu, tanh")
+        groups, codes = _codebooks(settings)
+        speech = spec(
+            LocalContextEncoder,
+            width=settings("hidden_size"),
+            blocks=settings("n_blocks"),
+            kernel=settings("kernel_size"),
+            mask=settings("mask_size"),
+            dropout=settings("dropout", 0.0),
+            norm="batch" if settings("batch_norm", True) else "none",
+            activation=activation,
+            residual=settings("residual"),
+            cross_layer=not settings("disable_cross_layer", False),
+        )
+        return {
+            "speech": speech,
+            "quantiser": spec(GroupQuantiser, groups=groups, codes=codes),
+            "npc_head": spec(Linear, features=settings("input_size")),
+        }
+
+    def touch(self, nets, networks):
+        mel = jnp.zeros((1, 2, networks["npc_head"].features))
+        states = nets("speech", mel, jnp.full(1, 2)).tokens
+        nets("npc_head", nets("quantiser", states).vectors)
+
+    def training(self, settings, networks):
+        gumbel = settings.section("vq")("gumbel_temperature", 1.0)
+        loss = spec(NonAutoregressivePredictiveCoding, source="voices", gumbel=gumbel)
+        return _voices(settings("input_size")), {"npc": loss}, {}
+
+    def settings(self, networks, parts):
+        speech, quantiser = networks["speech"], networks["quantiser"]
+        return {
+            "model_type": self.model_type,
+            "input_size": networks["npc_head"].features,
+            "hidden_size": speech.width,
+            "n_blocks": speech.blocks,
+            "dropout": speech.dropout,
+            "residual": speech.residual,
+            "kernel_size": speech.kernel,
+            "mask_size": speech.mask,
+            "vq": {
+                "codebook_size": [quantiser.codes] * quantiser.groups,
+                "code_dim": [speech.width // quantiser.groups] * quantiser.groups,
+                "gumbel_temperature": 1.0,
+            },
+            "batch_norm": speech.norm == "batch",
+            "activate": speech.activation,
+            "disable_cross_layer": not speech.cross_layer,
+        }
 
 
 class S3prlTransformer(_Speech):
@@ -245,6 +324,49 @@ class S3prlTransformer(_Speech):
         return result
 
 
-def _one_group(theirs: str, ours: str) -> Rule:
-    """A product's weight [out, in] as [1, in, out]; a bias [out] as [1, out]."""
-    return Rule(theirs, (ours,), lambda x: (x.T[None],), lambda x: x[0].T)
+def _group(theirs: str, ours: str, group: int) -> list[Rule]:
+    """One VQLayer as one group of a quantiser."""
+    rules = (
+        transposed(f"{theirs}.vq_logits.weight", f"{ours}/scores_kernel"),
+        same(f"{theirs}.vq_logits.bias", f"{ours}/scores_bias"),
+        transposed(f"{theirs}.codebook_CxE.weight", f"{ours}/code_embedding"),
+    )
+    return [rule._replace(entry=group) for rule in rules]
+
+
+def _codebooks(settings: Settings) -> tuple[int, int]:
+    """(groups, entries of each).
+
+    Raises:
+      UserError: NPC has no quantiser, or groups of several sizes.
+    """
+    if settings("vq", None) is None:
+        raise UserError(f"{settings.where}: vq=None is not supported; valid: one codebook or more")
+    section = settings.section("vq")
+    sizes, widths = section("codebook_size"), section("code_dim")
+    if not sizes or len(set(sizes)) > 1 or len(set(widths)) > 1 or len(sizes) != len(widths):
+        wrong = f"{section.where}: codebook_size={list(sizes)}, code_dim={list(widths)}"
+        raise UserError(f"{wrong} are not supported; valid: groups of one size")
+    return len(sizes), sizes[0]
+
+
+def _window(theirs: str, ours: str, size: int, hidden: int = 0) -> list[Rule]:
+    """torch.nn.Conv1d [out, in, size] as a product with the frames around, first frame first.
+
+    hidden: how many offsets at the centre are left out; s3prl multiplies their weights with zero.
+    """
+    seen = 2 * np.abs(np.arange(size) - size // 2) >= hidden
+
+    def take(x):
+        if x.ndim != 3 or x.shape[2] != size:
+            raise ValueError("another kernel")
+        return (x[:, :, seen].transpose(2, 1, 0).reshape(-1, len(x)),)
+
+    def give(x):
+        width, kept = x.shape[1], seen.sum()
+        weight = np.zeros((width, len(x) // kept, size), x.dtype)
+        weight[:, :, seen] = x.reshape(kept, -1, width).transpose(2, 1, 0)
+        return weight
+
+    kernel = Rule(f"{theirs}.weight", (f"{ours}/kernel",), take, give)
+    return [kernel, same(f"{theirs}.bias", f"{ours}/bias")]

@@ -13,8 +13,8 @@ Networks: `encoder`, one state per frame and blind to it (`LocalContextEncoder`)
 Defaults: tau = 1 from the authors' code (Alexander-H-Liu/NPC) and s3prl.
 Checked against: a NumPy loop over frames given the same draws; the encoder against NumPy loops over time
 and offsets; the prediction at t depends on every frame within R but for the hidden ones, and on no other;
-model and loss of s3prl 0.4.18, its batch norms replaced by layer norms, with the same weights and noise:
-states of every block, predictions, loss, all gradients within 1e-4.
+model and loss of s3prl 0.4.18, its batch norms in eval mode or replaced by layer norms, with the same
+weights and noise: states of every block, predictions, loss, all gradients within 1e-4.
 """
 
 from __future__ import annotations
