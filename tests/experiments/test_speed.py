@@ -207,6 +207,46 @@ def test_a_side_that_dies_is_a_row(tmp_path):
 
 
 @needs_torch
+def test_flavas_masked_pairs_are_those_of_transformers():
+    """The loss over given places, and FlavaForPreTraining's own forward, which finds them itself."""
+    import torch
+
+    from experiments.speed.theirs import tensor
+
+    flava = WORKLOADS["flava"]
+    sizes, draw = flava.tiny, np.random.default_rng(0)
+    batch, count = flava.batch(sizes), (sizes["side"] // sizes["patch"]) ** 2
+    rows = sizes["batch"]
+    drawn = {
+        "corrupted": draw.integers(0, sizes["vocabulary"], batch["text"].shape),
+        "hidden_words": draw.random(batch["text"].shape) < 0.4,
+        "hidden_patches": draw.random((rows, count)) < 0.4,
+        "source": np.array([0, 3, 2, 3]),
+        "codes": draw.integers(0, sizes["codes"], (rows, count)),
+    }
+    torch.manual_seed(0)
+    model = flava.model(sizes)
+    inputs = {k: tensor(v) for k, v in flava.inputs(batch, drawn, sizes).items()}
+    model.net.global_contrastive_weight = 0
+    source = drawn["source"]
+    labels = np.where(drawn["hidden_words"], batch["text"], -100)[source]
+    with torch.no_grad():
+        found = flava.loss(model, inputs)
+        whole = model.net(
+            input_ids=tensor(batch["text"][source]),
+            input_ids_masked=tensor(drawn["corrupted"][source]),
+            pixel_values=inputs["pixel_values"],
+            bool_masked_pos=tensor(drawn["hidden_patches"]),
+            mlm_labels=tensor(labels),
+            mim_labels=tensor(drawn["codes"]),
+            itm_labels=tensor(np.array([1, 0, 1, 1])),
+        )
+    losses = whole.loss_info
+    assert min(losses.itm, losses.mmm_text, losses.mmm_image) > 0.1
+    assert found.item() == pytest.approx(whole.loss.item(), rel=1e-5)
+
+
+@needs_torch
 def test_two_workloads_from_end_to_end(tmp_path):
     """A recurrent net, whose losses agree after an update too, and BERT, whose masks are handed on."""
     core = str(min(machine.cores()))
