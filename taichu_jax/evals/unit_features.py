@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy import fft, signal
 
 from taichu_jax.config import choices
 from taichu_jax.data.audio import HOP, RATE, log_mel
@@ -41,20 +40,16 @@ class MFCC:
         self.facts: dict[str, Any] = {"features": "mfcc"}
 
     def __call__(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [_with_differences(wave) for wave in waves]
+        import librosa
+
+        return [_with_differences(librosa, wave) for wave in waves]
 
 
-def _with_differences(wave: np.ndarray) -> np.ndarray:
-    """[F, 39]; what librosa's `mfcc` and `delta` return, without the seconds that importing it takes."""
-    bands = log_mel(wave, BANDS)
-    static = fft.dct(bands, type=2, norm="ortho", axis=1)[:, :COEFFICIENTS]
-    first = _slopes(static)
-    return np.concatenate([static, first, _slopes(first)], axis=1).astype(np.float32)
-
-
-def _slopes(values: np.ndarray) -> np.ndarray:
-    """Of the line through REACH frames around each, the ends repeated."""
-    return signal.savgol_filter(values, REACH, polyorder=1, deriv=1, axis=0, mode="nearest")
+def _with_differences(librosa: Any, wave: np.ndarray) -> np.ndarray:
+    static = librosa.feature.mfcc(S=log_mel(wave, BANDS).T, n_mfcc=COEFFICIENTS)
+    first = librosa.feature.delta(static, width=REACH, mode="nearest")
+    second = librosa.feature.delta(first, width=REACH, mode="nearest")
+    return np.concatenate([static, first, second]).T.astype(np.float32)
 
 
 class HiddenStates:

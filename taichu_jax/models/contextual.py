@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from taichu_jax.models.heads import ACTIVATIONS
+from taichu_jax.models.heads import activation_named
 from taichu_jax.models.layers import Dense, Encoded, LayerNorm
 from taichu_jax.models.quantiser import Quantised
 from taichu_jax.models.recurrent import Recurrence
@@ -89,9 +89,7 @@ class WaveContextEncoder(nn.Module):
     def setup(self):
         if self.norm not in ("layer", "group"):
             raise ValueError(f"norm={self.norm!r}; valid: group, layer")
-        if self.activation not in ACTIVATIONS:
-            valid = ", ".join(sorted(ACTIVATIONS))
-            raise ValueError(f"activation={self.activation!r}; valid: {valid}")
+        self.activate = activation_named(self.activation)
         if self.context not in ("gru", "lstm", "convolution"):
             raise ValueError(f"context={self.context!r}; valid: convolution, gru, lstm")
         if len(self.kernels) != len(self.strides):
@@ -145,11 +143,10 @@ class WaveContextEncoder(nn.Module):
             raise ValueError(
                 f"audio of {audio.shape[1]} samples is shorter than one token's window"
             )
-        activation = ACTIVATIONS[self.activation]
         x = zero_beyond(audio, within(lengths, audio.shape[1]))[..., None]
         for i, (size, stride) in enumerate(zip(self.kernels, self.strides, strict=True)):
             x, lengths = self.convolutions[i](x), windows(lengths, size, stride)
-            x = activation(self._normal(self.norms[i], x, within(lengths, x.shape[1])))
+            x = self.activate(self._normal(self.norms[i], x, within(lengths, x.shape[1])))
         if self.compress:
             x = jnp.log1p(jnp.abs(x))
         mask = within(lengths, x.shape[1])
@@ -173,7 +170,7 @@ class WaveContextEncoder(nn.Module):
         for i, layer in enumerate(self.contexts):
             y = layer(x)
             if self.context == "convolution":
-                y = ACTIVATIONS[self.activation](self._normal(self.context_norms[i], y, mask))
+                y = self.activate(self._normal(self.context_norms[i], y, mask))
                 if self.skip:
                     same = x if x.shape[-1] == self.width else self.entry(x)
                     y = (y + same) * math.sqrt(0.5)

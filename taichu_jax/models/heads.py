@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,13 @@ from taichu_jax.models import layers
 from taichu_jax.models.layers import Dense, LayerNorm
 
 ACTIVATIONS = {**layers.ACTIVATIONS, "tanh": jnp.tanh}
+
+
+def activation_named(name: str) -> Callable[[jax.Array], jax.Array]:
+    """Raises ValueError for a name that is not in `ACTIVATIONS`."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation={name!r}; valid: {', '.join(sorted(ACTIVATIONS))}")
+    return ACTIVATIONS[name]
 
 
 class Projection(nn.Module):
@@ -38,10 +46,7 @@ class Projection(nn.Module):
             return Dense(self.features, use_bias=False, name="linear")(x)
         if self.norm not in ("before", "after", "none"):
             raise ValueError(f"norm={self.norm!r}; valid: after, before, none")
-        if self.activation not in ACTIVATIONS:
-            valid = ", ".join(sorted(ACTIVATIONS))
-            raise ValueError(f"activation={self.activation!r}; valid: {valid}")
-        activation, norm = ACTIVATIONS[self.activation], LayerNorm(self.epsilon, name="norm")
+        activation, norm = activation_named(self.activation), LayerNorm(self.epsilon, name="norm")
         x = Dense(self.hidden, name="up")(x)
         if self.norm == "none":
             x = activation(x)
