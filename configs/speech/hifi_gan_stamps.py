@@ -11,7 +11,7 @@ two cores. Samples are not normalised; -8.9 and 4.2 are mean and deviation of th
 training split.
 10,000 steps: 51 minutes on one core (`--config.data.workers=0`) with other programs beside it, 5.7 steps
 a second without, and still far too few. Log-mel error of held-out recordings 0.85 nepers of power, 8.8 dB
-(after 2,000 steps 1.02 and 9.4); with random phases 0.86 and 7.9, by Griffin-Lim, which is fitted to these
+(after 2,000 steps 1.02 and 9.4); with random phases 0.86 and 7.9, by Griffin-Lim, fitted to these
 very frames, 0.13 and 6.1. The error in training was still falling (1.6 after 100 steps, 1.05 after 2,000,
 0.90 at last).
 """
