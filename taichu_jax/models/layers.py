@@ -40,20 +40,59 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return (flat @ kernel.astype(x.dtype)).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-class Dense(nn.Module):
-    """x W + b on the last axis."""
+class Affine(nn.Module):
+    """What x W + b on the last axis is made of; `Dense` and `Weights` say what is done with it."""
 
     features: int
     use_bias: bool = True
     kernel_init: Callable = nn.initializers.lecun_normal()
 
+    @nn.nowrap
+    def weights(self, inputs: int) -> tuple[jax.Array, jax.Array | None]:
+        """W [inputs, features] and b [features], or None for it."""
+        kernel = self.param("kernel", self.kernel_init, (inputs, self.features))
+        if not self.use_bias:
+            return kernel, None
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+
+
+class Dense(Affine):
+    """x W + b on the last axis."""
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        y = product(x, kernel)
-        if self.use_bias:
-            y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
-        return y
+        kernel, bias = self.weights(x.shape[-1])
+        return _with_bias(product(x, kernel), bias)
+
+
+class Weights(Affine):
+    """W and b themselves, under the same names as those of `Dense`, for `side_by_side`."""
+
+    @nn.compact
+    def __call__(self, inputs: int) -> tuple[jax.Array, jax.Array | None]:
+        return self.weights(inputs)
+
+
+def side_by_side(x: jax.Array, *layers: Weights) -> tuple[jax.Array, ...]:
+    """x W + b of several layers of the same number of features: queries, keys and values.
+
+    Where features are split over devices ('tensor'), as one product with all W: the gradient of x, to
+    which every device contributes a part, is then added over devices once instead of once per layer.
+    Elsewhere one after the other, since laying W side by side copies them.
+    """
+    weights = [layer(x.shape[-1]) for layer in layers]
+    if axis_size("tensor") == 1 or len(weights) == 1:
+        return tuple(_with_bias(product(x, kernel), bias) for kernel, bias in weights)
+    # Stacked on an axis of their own, so that each device joins the parts it has.
+    kernels = jnp.stack([kernel.astype(x.dtype) for kernel, _ in weights], 1)
+    flat = x if axis_size("sequence") > 1 else x.reshape(-1, x.shape[-1])
+    y = jnp.einsum("...i,ijk->...jk", flat, kernels)
+    y = y.reshape(*x.shape[:-1], *kernels.shape[1:])
+    return tuple(_with_bias(y[..., j, :], bias) for j, (_, bias) in enumerate(weights))
+
+
+def _with_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:
+    return y if bias is None else y + bias.astype(y.dtype)
 
 
 class Linear(nn.Module):

@@ -13,7 +13,14 @@ from flax import linen as nn
 from taichu_jax.models.cache import BlockCache, Cache
 from taichu_jax.models.experts import AUXILIARY, Experts, Mixture
 from taichu_jax.models.grid_position import Grid, GridBias
-from taichu_jax.models.layers import ACTIVATIONS, Dense, Dropout, LayerNorm
+from taichu_jax.models.layers import (
+    ACTIVATIONS,
+    Dense,
+    Dropout,
+    LayerNorm,
+    Weights,
+    side_by_side,
+)
 from taichu_jax.models.relative_position import PositionGate, RelativePosition
 from taichu_jax.models.stack import REMAT, Stack
 from taichu_jax.models.style import Style
@@ -73,14 +80,25 @@ class Attention(nn.Module):
 
         # Each device keeps its own queries and gathers the keys and values of all positions.
         style = self.style
-        query = split(Dense(width, style.query_bias, name="query")(x), "sequence")
-        if memory is not None and isinstance(distances, Places):
-            memory = memory[:, : distances.content]
-        if memory is None:
-            key, value = cache.key, cache.value
+        asked = Weights(width, style.query_bias, name="query")
+        told = (
+            Weights(width, style.key_bias, name="key"),
+            Weights(width, style.value_bias, name="value"),
+        )
+        seen = distances.content if isinstance(distances, Places) else None
+        if memory is not None and seen is not None and seen < memory.shape[1]:
+            memory = memory[:, :seen]
+        if memory is x:
+            query, key, value = side_by_side(x, asked, *told)
         else:
-            key = split(Dense(width, style.key_bias, name="key")(memory), None)
-            value = split(Dense(width, style.value_bias, name="value")(memory), None)
+            (query,) = side_by_side(x, asked)
+            if memory is None:
+                key, value = cache.key, cache.value
+            else:
+                key, value = side_by_side(memory, *told)
+        query = split(query, "sequence")
+        if memory is not None:
+            key, value = split(key, None), split(value, None)
             if cache is not None:
                 key, value, cache = cache.extended(key, value, at)
         beside: jax.Array | float = 0.0
@@ -121,11 +139,12 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         activation = ACTIVATIONS[self.activation]
-        hidden = Dense(self.hidden, name="up")(x)
         if self.gated:
-            hidden *= activation(Dense(self.hidden, name="gate")(x))
+            layers = (Weights(self.hidden, name=name) for name in ("up", "gate"))
+            hidden, gate = side_by_side(x, *layers)
+            hidden *= activation(gate)
         else:
-            hidden = activation(hidden)
+            hidden = activation(Dense(self.hidden, name="up")(x))
         hidden = constrain(hidden, BATCH, "sequence", "tensor")
         hidden = Dropout(self.dropout)(hidden)
         return Dense(x.shape[-1], name="down")(hidden)

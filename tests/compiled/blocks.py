@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from taichu_jax.config import spec
+from taichu_jax.models.style import Style
 from taichu_jax.models.transformer import Stack, Transformer
 from taichu_jax.objectives.base import Loss, Objective
 from taichu_jax.training.experiment import Experiment, defaults
@@ -38,11 +39,16 @@ class Blocks(nn.Module):
     depth: int = DEPTH
     heads: int = HEADS
     stack: Stack = Stack()
+    gated: bool = False
 
     @nn.compact
     def __call__(self, x):
         real = jnp.ones(x.shape[:2], bool)
-        return Transformer(self.depth, self.heads, stack=self.stack, name="transformer")(x, real)[0]
+        style = Style(gated=self.gated)
+        blocks = Transformer(
+            self.depth, self.heads, stack=self.stack, style=style, name="transformer"
+        )
+        return blocks(x, real)[0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,12 +59,12 @@ class Energy(Objective):
         return Loss(jnp.square(nets("blocks", batch["x"])).mean(), {})
 
 
-def get_config(*, scan=False, remat="none", depth=DEPTH, **mesh):
+def get_config(*, scan=False, remat="none", depth=DEPTH, gated=False, **mesh):
     config = defaults()
     config.name = "blocks"
     config.streams = {"vectors": spec(Vectors)}
     config.networks = {
-        "blocks": spec(Blocks, depth=depth, stack=spec(Stack, scan=scan, remat=remat))
+        "blocks": spec(Blocks, depth=depth, gated=gated, stack=spec(Stack, scan=scan, remat=remat))
     }
     config.objectives = {"energy": spec(Energy, source="vectors")}
     config.optimizer = spec(AdamW, learning_rate=1e-3)

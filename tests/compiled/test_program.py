@@ -75,19 +75,21 @@ def test_fsdp_gathers_parameters_and_adds_their_gradients():
     assert parameter_bytes(experiment) <= reduced <= 1.05 * parameter_bytes(experiment) + METRICS
 
 
-def test_tensor_parallel_adds_activations_six_times_a_block():
-    """Forward behind `out` and `down`; backward before `up`, `query`, `key` and `value`.
+@pytest.mark.parametrize("gated", [False, True])
+def test_tensor_parallel_adds_activations_four_times_a_block(gated):
+    """Forward behind `out` and `down`; backward before `query`, `key` and `value`, and before `up`.
 
-    The last three are added before they meet, so one product for all three would save two.
+    The three meet in one sum, and so do `up` and `gate`.
     """
-    every = found(2, **TENSOR)
+    every = found(2, **TENSOR, gated=gated)
     sums = [c for c in every if c.kind == "all-reduce"]
-    activations = 6 * DEPTH * ACTIVATIONS
+    activations = 4 * DEPTH * ACTIVATIONS
     assert activations <= sum(c.times * c.payload for c in sums) <= activations + METRICS
     # Biases are whole on every device: with their moments they are gathered after the update.
     rest = [c for c in every if c.kind != "all-reduce"]
     assert {c.kind for c in rest} <= {"all-gather"}
-    assert sum(c.times * c.payload for c in rest) <= 3 * DEPTH * (3 + 4) * WIDTH * 4
+    biases = 3 + 4 * (1 + gated)  # numbers per unit of the width: attention, feed-forward
+    assert sum(c.times * c.payload for c in rest) <= 3 * DEPTH * biases * WIDTH * 4
 
 
 @pytest.mark.parametrize(("devices", "mesh"), [(1, ONE), (8, DATA), (8, FSDP), (2, TENSOR)])
