@@ -1,13 +1,14 @@
 """Writes discrete units for every recording of a stream's data set: the targets of HuBERT and WavLM.
 
-python launch/cluster.py --config configs/speech/hubert_stamps.py --features mfcc
+python launch/cluster.py --config configs/speech/hubert_stamps.py --features mfcc_cmvn
 python launch/cluster.py --config configs/speech/hubert_iteration2_stamps.py \\
     --run runs/hubert_stamps --layer 2
 
 --config FILE          the config that will train on the units; its stream says which recordings
 --config.KEY=VALUE     changes one value, for example --config.data.dir=DIR
 --stream NAME          which of its streams, if it has several of recordings
---features mfcc        clusters 39 MFCC numbers, 100 times a second (HuBERT's first iteration)
+--features mfcc        clusters 39 MFCC numbers, 100 times a second (HuBERT's first iteration);
+                       mfcc_cmvn: each with mean 0 and variance 1 over its recording
 --run DIR --layer N    clusters the states behind block N of a run's speech encoder (its second)
 --encoder NAME         which network of that run; 'speech' by default
 --clusters N           number of units; the stream's unit_clusters by default
@@ -28,6 +29,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from taichu_jax import cli
 
+FEATURES = ("mfcc", "mfcc_cmvn")
 FLAGS = {
     "stream": "",
     "features": "",
@@ -49,9 +51,11 @@ def run(arguments: list[str]) -> None:
 
     config, flags = parse_arguments(arguments, FLAGS)
     if bool(flags["features"]) == bool(flags["run"]):
-        raise UserError("either --features mfcc, or --run DIR with --layer N, is needed")
-    if flags["features"] not in ("", "mfcc"):
-        raise UserError(f"--features {flags['features']}: {choices(flags['features'], ['mfcc'])}")
+        raise UserError(
+            f"either --features {' or '.join(FEATURES)}, or --run DIR with --layer N, is needed"
+        )
+    if flags["features"] not in ("", *FEATURES):
+        raise UserError(f"--features {flags['features']}: {choices(flags['features'], FEATURES)}")
     if bool(flags["run"]) != bool(flags["layer"]):
         raise UserError("--run DIR and --layer N go together")
     layer, passes, chunk, seed = (
@@ -72,7 +76,7 @@ def run(arguments: list[str]) -> None:
     plan = Plan(clusters=clusters, passes=passes, chunk=chunk, seed=seed)
     runtime.start()
     features = (
-        MFCC()
+        MFCC(normalised=flags["features"] == "mfcc_cmvn")
         if flags["features"]
         else HiddenStates(flags["run"], flags["encoder"], layer, flags["stream"])
     )

@@ -1,6 +1,6 @@
 """HuBERT's second iteration on the stamps' voices: units are clusters of the first one's states.
 
-    python launch/cluster.py --config configs/speech/hubert_stamps.py --features mfcc
+    python launch/cluster.py --config configs/speech/hubert_stamps.py --features mfcc_cmvn
     python launch/train.py --config configs/speech/hubert_stamps.py
     python launch/cluster.py --config configs/speech/hubert_iteration2_stamps.py \\
         --run runs/hubert_stamps --layer 2

@@ -1,12 +1,13 @@
 """HuBERT's first iteration on log-mel frames of the stamps' voices: units are clusters of MFCCs.
 
-    python launch/cluster.py --config configs/speech/hubert_stamps.py --features mfcc
+    python launch/cluster.py --config configs/speech/hubert_stamps.py --features mfcc_cmvn
     python launch/train.py --config configs/speech/hubert_stamps.py
 
 100 clusters of MFCCs at 100 Hz, spans, cosines over 0.1: the paper; tokens at 50 Hz as there (stride
-2), from mel frames instead of samples, so without the penalty on the front end. Codes of 64 numbers
-instead of 256, size, learning rate: ours, for two cores. configs/speech/hubert_iteration2_stamps.py
-goes on from here.
+2), from mel frames instead of samples, so without the penalty on the front end. MFCCs are normalised over
+each recording, which the paper's are not: one voice reads a language here, and a unit would tell 1.4
+instead of 0.3 bits of which it is (experiments/LOG.md). Codes of 64 numbers instead of 256, size,
+learning rate: ours, for two cores. configs/speech/hubert_iteration2_stamps.py goes on from here.
 Not run to its end yet; 400 steps: experiments/speech_ssl.
 """
 

@@ -1,12 +1,11 @@
 """WavLM from the waveform, small, on the stamps' voices: HuBERT's task with others talking over it.
 
-    python launch/cluster.py --config configs/speech/wavlm_stamps.py --features mfcc
+    python launch/cluster.py --config configs/speech/wavlm_stamps.py --features mfcc_cmvn
     python launch/train.py --config configs/speech/wavlm_stamps.py
 
 Mixing, gated relative positions (320 buckets up to 800 tokens), spans, cosines over 0.1, penalty: the
-paper and fairseq; the paper's units are those of HuBERT's first iteration, here 100 clusters of MFCCs,
-the same ones as in configs/speech/hubert_stamps.py. Noise is white. Size, batch and learning rate:
-ours, for two cores.
+paper and fairseq; the paper's units are those of HuBERT's first iteration, here those of
+configs/speech/hubert_stamps.py. Noise is white. Size, batch and learning rate: ours, for two cores.
 Not run to its end yet.
 """
 

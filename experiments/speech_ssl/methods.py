@@ -13,7 +13,7 @@ class Method:
       label: as people know it.
       config: configs/speech/CONFIG_stamps.py.
       family: what it predicts.
-      units: where its targets come from: '' for none, 'mfcc', or the config whose run gives them.
+      units: where its targets come from: '' for none, 'mfcc_cmvn', or the config whose run gives them.
     """
 
     label: str
@@ -38,9 +38,9 @@ METHODS = (
     Method("vq-wav2vec, k-means", "vq_wav2vec_kmeans", "contrast"),
     Method("wav2vec 2.0", "wav2vec2", "contrast"),
     Method("w2v-BERT", "w2v_bert", "contrast and masked units"),
-    Method("HuBERT, iteration 1", "hubert", "masked units", units="mfcc"),
+    Method("HuBERT, iteration 1", "hubert", "masked units", units="mfcc_cmvn"),
     Method("HuBERT, iteration 2", "hubert_iteration2", "masked units", units="hubert"),
-    Method("WavLM", "wavlm", "masked units", units="mfcc"),
+    Method("WavLM", "wavlm", "masked units", units="mfcc_cmvn"),
     Method("data2vec", "data2vec", "teacher's states"),
     Method("PASE+", "pase", "many workers"),
 )

@@ -3,8 +3,8 @@
     python experiments/speech_ssl/one.py --config configs/speech/apc_stamps.py:400 --seed 0 --run_dir DIR
 
 Called by run.py, in a process of its own, so that memory is measured. A run that is finished is not
-trained again. DIR/cost.json: seconds of training without compiling, seconds in all, FLOPs of a step by
-XLA's count, parameters of the encoder, largest memory.
+trained again. DIR/cost.json: seconds in all, FLOPs of a step by XLA's count, parameters of the encoder,
+largest memory.
 """
 
 from __future__ import annotations
@@ -77,14 +77,12 @@ def settings(arguments: argparse.Namespace):
 
 
 def measured(config, run_dir: pathlib.Path) -> dict[str, float]:
-    """What the training cost, from its record and from the compiled step."""
+    """What the training cost in memory, and what the compiled step costs."""
     import jax
 
     from taichu_jax.training.experiment import Experiment
     from taichu_jax.training.optim import paths
 
-    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text("utf8").splitlines()]
-    rates = sorted(row["rate"] for row in rows if "rate" in row)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # of training, in MiB
     experiment = Experiment.from_config(config)
     lowered = experiment.train_step().lower(experiment.abstract_state(), experiment.batch_shapes())
@@ -92,7 +90,6 @@ def measured(config, run_dir: pathlib.Path) -> dict[str, float]:
     encoder = paths(experiment.abstract_state().params["speech"])
     return {
         "steps": config.steps,
-        "seconds a step": 1 / rates[len(rates) // 2],
         "GFLOP a step": flops / 1e9,
         "MiB": memory,
         "encoder parameters": int(sum(leaf.size for leaf in encoder.values())),

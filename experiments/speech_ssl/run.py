@@ -96,8 +96,8 @@ def one(method: Method, seed: int, arguments: argparse.Namespace, cores, before)
 def units(method: Method, seed: int, arguments: argparse.Namespace, core: int) -> pathlib.Path:
     """The folder of a method's units, clustered if need be."""
     base = ROOT / arguments.run_dir
-    if method.units == "mfcc":
-        folder, source = base / "units" / "mfcc", ["--features", "mfcc"]
+    if method.units == "mfcc_cmvn":
+        folder, source = base / "units" / method.units, ["--features", method.units]
     else:
         folder = base / "units" / f"{method.units}_{seed}"
         source = ["--run", str(base / method.units / str(seed)), "--layer", "2"]

@@ -32,17 +32,23 @@ class MFCC:
     As in HuBERT's first iteration (arXiv 2106.07447, section IV-B): 25 ms windows every 10 ms, 23 mel
     bands, differences over 5 frames with the ends repeated. Windows are centred on their samples here,
     so that frame k is frame k of the log-mel spectrogram; Kaldi's begin there.
+
+    Args:
+      normalised: subtracts each number's mean over the recording and divides by its deviation (cepstral
+        mean and variance normalisation), so that units tell sounds more than voices and microphones.
     """
 
     rate = RATE / HOP
 
-    def __init__(self) -> None:
-        self.facts: dict[str, Any] = {"features": "mfcc"}
+    def __init__(self, normalised: bool = False) -> None:
+        self.normalised = normalised
+        self.facts: dict[str, Any] = {"features": "mfcc_cmvn" if normalised else "mfcc"}
 
     def __call__(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
         import librosa
 
-        return [_with_differences(librosa, wave) for wave in waves]
+        found = [_with_differences(librosa, wave) for wave in waves]
+        return [_standardised(numbers) for numbers in found] if self.normalised else found
 
 
 def _with_differences(librosa: Any, wave: np.ndarray) -> np.ndarray:
@@ -50,6 +56,12 @@ def _with_differences(librosa: Any, wave: np.ndarray) -> np.ndarray:
     first = librosa.feature.delta(static, width=REACH, mode="nearest")
     second = librosa.feature.delta(first, width=REACH, mode="nearest")
     return np.concatenate([static, first, second]).T.astype(np.float32)
+
+
+def _standardised(numbers: np.ndarray) -> np.ndarray:
+    """Every column of [frames, D] with mean 0 and variance 1; one that never changes is 0."""
+    deviation = numbers.std(0)
+    return (numbers - numbers.mean(0)) / np.where(deviation > 1e-4, deviation, 1.0)
 
 
 class HiddenStates:

@@ -228,6 +228,19 @@ def test_mfccs_are_39_numbers_with_their_differences():
             np.testing.assert_allclose(found[t, offset : offset + 13], slope, atol=1e-3)
 
 
+def test_normalised_mfccs_do_not_tell_how_loud_a_recording_is_or_through_what_it_went():
+    noise = np.random.default_rng(0).normal(size=8000).astype(np.float32) / 10
+    loud = noise * np.linspace(0.1, 1.0, 8000, dtype=np.float32)  # something that changes
+    here, there, silence = MFCC(normalised=True)([loud, 0.3 * loud, np.zeros(4000, np.float32)])
+    np.testing.assert_allclose(here.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(here.std(0), 1, atol=1e-4)
+    np.testing.assert_allclose(here, there, atol=2e-2)
+    assert np.abs(silence).max() < 1e-4
+    plain = MFCC()([loud, 0.3 * loud])
+    assert np.abs(plain[0] - plain[1]).max() > 1
+    assert MFCC(normalised=True).facts != MFCC().facts
+
+
 NETWORKS = {
     "mel": SpeechEncoder(width=8, depth=2, heads=2, stride=2, bands=8, frames=40),
     "waveform": WaveEncoder(

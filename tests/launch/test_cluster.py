@@ -87,8 +87,8 @@ def test_units_join_the_stream_and_killed_it_goes_on(launch, data_dir, tmp_path)
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ((), "either --features mfcc, or --run DIR with --layer N, is needed"),
-        (("--features=mfcc", "--run=x"), "either --features mfcc, or --run"),
+        ((), "either --features mfcc or mfcc_cmvn, or --run DIR with --layer N, is needed"),
+        (("--features=mfcc", "--run=x"), "either --features mfcc or mfcc_cmvn, or --run"),
         (("--features=mfc",), "--features mfc: did you mean 'mfcc'?"),
         (("--run=/no/run",), "--run DIR and --layer N go together"),
         (("--run=/no/run", "--layer=1"), "/no/run: holds no run"),
