@@ -36,15 +36,19 @@ def main() -> None:
 
     runtime.start()
     from taichu_jax.training.loop import train
+    from taichu_jax.training.run import Run
 
     config = settings(arguments)
     started = time.monotonic()
     run_dir = train(config, arguments.run_dir)
+    run = Run.open(run_dir)
+    if run.step < config.steps:  # a signal came
+        sys.exit(f"stopped at step {run.step} of {config.steps}; the same command goes on")
     cost_file = run_dir / "cost.json"
     if not cost_file.is_file():
         cost = measured(config, run_dir) | {"seconds in all": time.monotonic() - started}
         cost_file.write_text(json.dumps(cost, indent=1) + "\n", "utf8")
-    probe(run_dir)
+    probe(run)
 
 
 def settings(arguments: argparse.Namespace):
@@ -97,13 +101,11 @@ def measured(config, run_dir: pathlib.Path) -> dict[str, float]:
     }
 
 
-def probe(run_dir: pathlib.Path) -> None:
+def probe(run) -> None:
     """Evaluates what has no result yet."""
     from taichu_jax.evals.evaluate import FOLDER, RESULTS, evaluate
-    from taichu_jax.training.run import Run
 
-    run = Run.open(run_dir)
-    file = run_dir / FOLDER / RESULTS
+    file = run.path / FOLDER / RESULTS
     done = json.loads(file.read_text("utf8"))["evaluations"] if file.is_file() else {}
     missing = tuple(name for name in run.experiment.evaluations if name not in done)
     if missing:
