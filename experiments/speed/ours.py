@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -95,6 +96,14 @@ def product_peak(device: str) -> float:
     return 2 * side**3 / min(times)
 
 
+def with_fused(module):
+    """The network with fused attention, if it has a stack of blocks."""
+    stack = getattr(module, "stack", None)
+    if stack is None:
+        return module
+    return module.clone(stack=dataclasses.replace(stack, attention="fused"))
+
+
 class Compiled:
     """A jitted function, compiled twice: anew in a fork, then from the persistent cache.
 
@@ -173,6 +182,8 @@ class TrainStep:
     def _make(self):
         workload, sizes = self._workload, self._sizes
         self._modules, params = workload.read(sizes, self._folder)
+        if self._device == "gpu":
+            self._modules = {name: with_fused(module) for name, module in self._modules.items()}
         self._objectives = {OBJECTIVE: workload.objective(sizes)}
         frozen = (Rule(pattern=workload.frozen, rate=0.0),) if workload.frozen else ()
         optimizer = Optimizer(

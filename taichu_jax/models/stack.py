@@ -19,6 +19,7 @@ REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+ATTENTION = ("plain", "fused")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,15 +33,23 @@ class Stack:
       scan: the blocks' parameters are stacked [depth, ...] under one name `blocks`, and one compiled
         block runs in a loop: the time to compile does not grow with the depth.
       experts: a mixture of experts in place of feed-forward layers; None for none.
+      attention: 'plain' writes the scores down; 'fused' has them computed by cuDNN's kernel, which keeps
+        them to itself, where that can be: on CUDA GPUs, with 16 bits a number, without dropout of the
+        weights, heads of 8, 16, ... or 128 numbers, positions that are not split over devices, no cache.
+        Elsewhere it is 'plain'. A bias of the scores is then in 16 bits, too.
     """
 
     remat: str = "none"
     scan: bool = False
     experts: Experts | None = None
+    attention: str = "plain"
 
     def __post_init__(self):
         if self.remat not in REMAT:
             raise UserError(f"stack.remat={self.remat!r}; {choices(self.remat, REMAT)}")
+        if self.attention not in ATTENTION:
+            valid = choices(self.attention, ATTENTION)
+            raise UserError(f"stack.attention={self.attention!r}; {valid}")
 
     @property
     def draws(self) -> bool:

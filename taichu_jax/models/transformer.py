@@ -25,6 +25,7 @@ from taichu_jax.models.relative_position import PositionGate, RelativePosition
 from taichu_jax.models.stack import REMAT, Stack
 from taichu_jax.models.style import Style
 from taichu_jax.models.transformer_xl import Places, PositionScores
+from taichu_jax.ops import attention
 from taichu_jax.ops.constrain import BATCH, constrain
 from taichu_jax.ops.materialise import gradient_once
 
@@ -42,6 +43,8 @@ class Attention(nn.Module):
       style: which biases there are.
       gated: `distances` are gated by x before they are added (relative_position.py).
       grid: the scores have a bias of their own by the places of patches (grid_position.py).
+      causal: query n sees keys 0 to n; without a cache, whose mask says what is seen.
+      fused: see `Stack.attention`.
     """
 
     heads: int
@@ -49,6 +52,8 @@ class Attention(nn.Module):
     style: Style = Style()
     gated: bool = True
     grid: Grid | None = None
+    causal: bool = False
+    fused: bool = False
 
     @nn.compact
     def __call__(
@@ -101,25 +106,24 @@ class Attention(nn.Module):
             key, value = split(key, None), split(value, None)
             if cache is not None:
                 key, value, cache = cache.extended(key, value, at)
-        beside: jax.Array | float = 0.0
+        bias = None
         if isinstance(distances, Places):
-            query, beside = PositionScores(name="relative")(query, distances, key.shape[1])
-        scores = jnp.einsum("bnhd,bmhd->bhnm", query, key)
-        if isinstance(distances, Places):
-            scores += beside
-        scores = (scores * (width // self.heads) ** -0.5).astype(jnp.float32)
-        if isinstance(distances, jax.Array):
+            query, bias = PositionScores(name="relative")(query, distances, key.shape[1])
+            bias = (bias * (width // self.heads) ** -0.5).astype(jnp.float32)
+        elif distances is not None:
             gate = PositionGate(self.heads, name="position_gate")(x) if self.gated else 1.0
-            scores += gate * distances
+            bias = gate * distances
         if self.grid is not None:
-            scores += GridBias(self.heads, self.grid, name="relative_position")()
-        if mask is not None:
-            scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-        weights = jax.nn.softmax(scores, axis=-1)
-        if mask is not None:
-            weights = jnp.where(mask, weights, 0.0)
-        weights = Dropout(self.dropout)(weights.astype(x.dtype))
-        mixed = jnp.einsum("bhnm,bmhd->bnhd", weights, value)
+            own = GridBias(self.heads, self.grid, name="relative_position")()
+            bias = own if bias is None else bias + own
+        causal = self.causal and cache is None
+        drops = self.dropout > 0.0 and self.has_rng("dropout")
+        fast = None if cache is not None or drops else attention.kernel_for(query, self.fused)
+        if fast is None:
+            dropout = Dropout(self.dropout)
+            mixed = attention.plain(query, key, value, mask, bias, causal, dropout)
+        else:
+            mixed = attention.fused(query, key, value, mask, bias, causal, fast)
         states = Dense(width, style.out_bias, name="out")(mixed.reshape(*x.shape[:2], width))
         return states if cache is None else (states, cache)
 
@@ -155,9 +159,9 @@ class Block(nn.Module):
 
     Attributes:
       mixture: experts in place of the feed-forward layer.
-      causal: whether the mask is; only the mixture asks.
+      causal: a position sees itself and what is before it.
       style: models/style.py.
-      gated, grid: of the self-attention, see `Attention`.
+      gated, grid, fused: see `Attention`.
     """
 
     heads: int
@@ -169,6 +173,7 @@ class Block(nn.Module):
     style: Style = Style()
     gated: bool = True
     grid: Grid | None = None
+    fused: bool = False
 
     @nn.compact
     def __call__(
@@ -178,12 +183,21 @@ class Block(nn.Module):
         style = self.style
         own, cross = (None, None) if cache is None else (cache.own, cache.cross)
         y = self._before("attention", x)
-        attend = Attention(self.heads, self.dropout, style, self.gated, self.grid, name="attention")
+        attend = Attention(
+            self.heads,
+            self.dropout,
+            style,
+            self.gated,
+            self.grid,
+            self.causal,
+            self.fused,
+            name="attention",
+        )
         y, own = _pair(attend(y, y, mask, distances, own, at))
         x = self._after("attention", x, y)
         if self.cross:
             y = self._before("cross", x)
-            attend = Attention(self.heads, self.dropout, style, name="cross")
+            attend = Attention(self.heads, self.dropout, style, fused=self.fused, name="cross")
             y, cross = _pair(attend(y, memory, memory_mask, None, cross, at))
             x = self._after("cross", x, y)
         y = self._before("feed_forward", x)
@@ -311,8 +325,6 @@ class Transformer(nn.Module):
         if real is None:
             real = mask if mask.ndim == 2 else mask.any(1)
         see = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
-        if self.causal and cache is None:
-            see = see & jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
         if memory_mask is not None:
             memory_mask = memory_mask[:, None, None, :]
         kind = self.relative_position
@@ -373,6 +385,7 @@ class Transformer(nn.Module):
             style=self.style,
             gated=self.relative_position == "gated",
             grid=grid,
+            fused=self.stack.attention == "fused",
         )
 
     @nn.nowrap

@@ -57,6 +57,16 @@ def test_losses_agree_within_the_tolerance():
     assert not agree(float("nan"), 1.0, 1e-3) and not agree(1.0, float("nan"), 1e-3)
 
 
+def test_on_a_gpu_networks_have_fused_attention():
+    from experiments.speed.ours import with_fused
+    from taichu_jax.models.recurrent import RecurrentEncoder
+    from taichu_jax.models.text import TextEncoder
+
+    text, recurrent = TextEncoder(vocab_size=9, width=8, depth=1, heads=2), RecurrentEncoder()
+    assert text.stack.attention == "plain" and with_fused(text).stack.attention == "fused"
+    assert with_fused(recurrent) is recurrent
+
+
 def flags(**changed):
     given = {"only": "", "size": "tiny", "repeats": "2", "cores": "", "torch": "best", "out": ""}
     first = str(min(machine.cores()))
