@@ -70,12 +70,8 @@ def search(
 
     tokens = jnp.full((batch, beams, length), spelling.filler, jnp.int32)
     tokens = tokens.at[..., :known].set(prompt[:, None])
+    cache = decoder.known(cache, prompt[:, :-1])
     cache = jax.tree.map(lambda x: jnp.repeat(x, beams, axis=0), cache)
-
-    def read(i, cache):
-        return decoder.step(cache, jnp.take(flat(tokens), i - 1, axis=1), i - 1)[1]
-
-    cache = jax.lax.fori_loop(1, known, read, cache)
     alive = jnp.full((batch, beams), _NEVER).at[:, 0].set(0.0)  # at first all beams are the same
     ended = (tokens, jnp.full((batch, beams), _NEVER), jnp.full((batch, beams), _NEVER))
 

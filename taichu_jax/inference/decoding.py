@@ -31,10 +31,25 @@ class Decoder:
       start: from whatever is decoded to a cache, a pytree with the rows on the first axis of every array.
       step: from (cache, ids int32 [B] at a position, that position) to (logits [B, V] of the next ids,
         cache). Arrays that it hands back untouched are taken to be the same for all beams of a row.
+      read: from (cache, ids int32 [B, N] at positions 0 to N - 1) to the cache that N steps would give,
+        at once; None where only steps will do.
     """
 
     start: Callable[..., PyTree]
     step: Callable[[PyTree, jax.Array, jax.Array], tuple[jax.Array, PyTree]]
+    read: Callable[[PyTree, jax.Array], PyTree] | None = None
+
+    def known(self, cache: PyTree, ids: jax.Array) -> PyTree:
+        """The cache after ids int32 [B, N] at positions 0 to N - 1."""
+        if ids.shape[1] == 0:
+            return cache
+        if self.read is not None:
+            return self.read(cache, ids)
+
+        def one(i, cache):
+            return self.step(cache, jnp.take(ids, i, axis=1), i)[1]
+
+        return jax.lax.fori_loop(0, ids.shape[1], one, cache)
 
 
 def attending(
@@ -71,11 +86,11 @@ def attending(
         )
         return {"blocks": blocks, "mask": memory.mask, **told}
 
-    def step(cache, written, position):
+    def further(cache, written, position):
         told = {"language": cache["language"]} if "language" in cache else {}
         logits, blocks = nets(
             name,
-            written[:, None],
+            written,
             None,
             None,
             cache["mask"],
@@ -84,9 +99,16 @@ def attending(
             at=position,
             **told,
         )
-        return logits[:, 0], cache | {"blocks": blocks}
+        return logits, cache | {"blocks": blocks}
 
-    return Decoder(start, step)
+    def step(cache, written, position):
+        logits, cache = further(cache, written[:, None], position)
+        return logits[:, 0], cache
+
+    def read(cache, written):
+        return further(cache, written, 0)[1]
+
+    return Decoder(start, step, None if _crowded(nets, name) else read)
 
 
 def continuing(nets, name: str, length: int) -> Decoder:
@@ -103,7 +125,15 @@ def continuing(nets, name: str, length: int) -> Decoder:
         states, cache = nets(name, ids[:, None], position, cache, method="further")
         return nets(name, states[:, 0], method="logits"), cache
 
-    return Decoder(start, step)
+    def read(cache, ids):
+        return nets(name, ids, jnp.asarray(0), cache, method="further")[1]
+
+    return Decoder(start, step, None if _crowded(nets, name) else read)
+
+
+def _crowded(nets, name: str) -> bool:
+    """Whether positions that are read together compete for experts, which those read alone do not."""
+    return nets.module(name).stack.experts is not None
 
 
 # ------------------------------------------------------------------------------------- choosing
@@ -285,9 +315,12 @@ def write(
             done = done | (writes & (chosen == spelling.end))
         return i + 1, tokens, done, log_p + jnp.where(writes, gain, 0.0), cache
 
+    first = 1
+    if prompt_lengths is None:
+        first, cache = known, decoder.known(cache, prompt[:, :-1])
     done, log_p = jnp.zeros(batch, bool), jnp.zeros(batch, jnp.float32)
     _, tokens, _, log_p, _ = jax.lax.while_loop(
-        unfinished, further, (jnp.asarray(1), tokens, done, log_p, cache)
+        unfinished, further, (jnp.asarray(first), tokens, done, log_p, cache)
     )
     return Text(tokens, log_p)
 

@@ -2,8 +2,9 @@
 
 A cache is a pytree; every array has the batch's rows on its first axis, so rows can be picked and
 repeated without knowing what is inside. `extended(key, value, at)` takes the keys and values of new
-positions, [B, N, heads, D / heads], of which the first is position `at`, and returns the keys and
-values to attend over and the cache for the next call.
+positions, [B, N, heads, d], of which the first is position `at`, and returns the keys and values to
+attend over and the cache for the next call. What is kept is [B, heads, positions, d]: attention goes head
+by head, and would else have to gather every head's part of the whole room at every step.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from flax import struct
 
 @struct.dataclass
 class Written:
-    """Room for a whole sequence [B, length, heads, D / heads]; new positions are written in place."""
+    """Room for a whole sequence; new positions are written in place."""
 
     key: jax.Array
     value: jax.Array
@@ -25,12 +26,12 @@ class Written:
     def extended(self, key, value, at):
         """All of the room: the mask says what of it is there."""
         new = Written(_write(self.key, key, at), _write(self.value, value, at))
-        return new.key, new.value, new
+        return turned(new.key), turned(new.value), new
 
 
 @struct.dataclass
 class Recent:
-    """The last positions only, [B, left, heads, D / heads]: what a stream looks back on."""
+    """The last `left` positions only: what a stream looks back on."""
 
     key: jax.Array
     value: jax.Array
@@ -38,10 +39,10 @@ class Recent:
     def extended(self, key, value, at):
         """Those before, then the new ones; the oldest are forgotten."""
         del at
-        key = jnp.concatenate([self.key, key.astype(self.key.dtype)], axis=1)
-        value = jnp.concatenate([self.value, value.astype(self.value.dtype)], axis=1)
-        left = key.shape[1] - self.key.shape[1]
-        return key, value, Recent(key[:, left:], value[:, left:])
+        new = key.shape[1]
+        key = jnp.concatenate([self.key, turned(key).astype(self.key.dtype)], axis=2)
+        value = jnp.concatenate([self.value, turned(value).astype(self.value.dtype)], axis=2)
+        return turned(key), turned(value), Recent(key[:, :, new:], value[:, :, new:])
 
 
 @struct.dataclass
@@ -54,7 +55,11 @@ class OfMemory:
     def extended(self, key, value, at):
         """The new ones in place of what was there."""
         del at
-        return key, value, OfMemory(key, value)
+        return key, value, OfMemory(turned(key), turned(value))
+
+    def read(self):
+        """Keys and values to attend over."""
+        return turned(self.key), turned(self.value)
 
 
 @struct.dataclass
@@ -93,7 +98,7 @@ def empty(
 
     def zeros(stacked: int, positions: int) -> jax.Array:
         between = (stacked,) if stacked else ()
-        return jnp.zeros((batch, *between, positions, heads, width // heads))
+        return jnp.zeros((batch, *between, heads, positions, width // heads))
 
     return tuple(
         BlockCache(
@@ -106,10 +111,15 @@ def empty(
 
 def past(cache: Cache, batch: int, count: int, at: jax.Array | int) -> jax.Array:
     """bool [batch, count, length]: what the positions from `at` on may see of a cache's room."""
-    length = cache[0].own.key.shape[-3]
+    length = cache[0].own.key.shape[-2]
     position = at + jnp.arange(count)
     return jnp.broadcast_to(jnp.arange(length) <= position[:, None], (batch, count, length))
 
 
+def turned(x: jax.Array) -> jax.Array:
+    """[B, N, heads, d] as [B, heads, N, d], and back."""
+    return jnp.swapaxes(x, 1, 2)
+
+
 def _write(room: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_update_slice_in_dim(room, new.astype(room.dtype), at, axis=1)
+    return jax.lax.dynamic_update_slice_in_dim(room, turned(new).astype(room.dtype), at, axis=2)

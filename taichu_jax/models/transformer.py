@@ -98,7 +98,7 @@ class Attention(nn.Module):
         else:
             (query,) = side_by_side(x, asked)
             if memory is None:
-                key, value = cache.key, cache.value
+                key, value = cache.read()
             else:
                 key, value = side_by_side(memory, *told)
         query = split(query, "sequence")

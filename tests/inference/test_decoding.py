@@ -312,3 +312,35 @@ def test_rooms_come_in_few_sizes():
     assert decoding.bucket(3, 4, 1) == 4 and decoding.bucket(1, 4, 1) == 1
     with pytest.raises(UserError, match="21 are wanted; at most 20"):
         decoding.bucket(21, 20)
+
+
+# ----------------------------------------------------------------------------------- known ids
+
+
+@pytest.mark.parametrize("kind", ["decoder", "model"])
+def test_known_ids_that_are_read_at_once_leave_the_cache_that_steps_leave(kind):
+    @jax.jit
+    def both():
+        if kind == "decoder":
+            decoder = decoding.attending(nets(), "decoder", LENGTH)
+            cache = decoder.start(MEMORY, LANGUAGE)
+        else:
+            decoder = decoding.continuing(nets(), "model", LENGTH)
+            cache = decoder.start(ROWS)
+        stepwise = Decoder(decoder.start, decoder.step)
+        assert decoder.read is not None and stepwise.read is None
+        prompt = TOKENS[:, :5]
+        texts = tuple(
+            decoding.write(d, cache, prompt, LENGTH, ids=Ids(end=None)) for d in (decoder, stepwise)
+        )
+        return decoder.known(cache, prompt), stepwise.known(cache, prompt), texts
+
+    at_once, one_by_one, texts = both()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), at_once, one_by_one)
+    np.testing.assert_array_equal(texts[0].ids, texts[1].ids)
+    np.testing.assert_allclose(texts[0].log_p, texts[1].log_p, atol=1e-4)
+
+
+def test_known_ids_are_read_one_by_one_where_they_would_compete_for_experts():
+    assert decoding.continuing(nets("experts"), "model", LENGTH).read is None
+    assert decoding.attending(nets("experts"), "decoder", LENGTH).read is None

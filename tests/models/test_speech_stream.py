@@ -138,7 +138,7 @@ def test_the_state_does_not_grow():
         heard,
     )
     assert jax.tree.map(jnp.shape, heard) == jax.tree.map(jnp.shape, after)
-    assert heard.cache[0].own.key.shape == (2, 6, 2, 4)
+    assert heard.cache[0].own.value.shape == (2, 2, 6, 4)
 
 
 def test_an_encoder_without_chunks_is_what_it_was_and_cannot_stream():
