@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from types import SimpleNamespace
 from unittest import mock
 
@@ -104,6 +105,29 @@ def program():
         return loss, nets.saw, drawn
 
     return jax.jit(run)
+
+
+def test_heads_that_read_hidden_places_alone_give_the_same():
+    class Counting(FakeNets):
+        def __init__(self):
+            super().__init__()
+            self.read = []
+
+        def __call__(self, name, *args, **settings):
+            if name in HEADS:
+                self.read.append(args[0].shape[:-1])
+            return super().__call__(name, *args, **settings)
+
+    def run(batch):
+        nets = Counting(), Counting()
+        losses = [loss_of(batch, n, chosen_only=i == 1) for i, n in enumerate(nets)]
+        words, patches = (nets[1].read[i][1] for i in (1, 2))
+        length, count = nets[0].read[1][1], nets[0].read[2][1]
+        assert words == math.ceil(0.15 * length) < length and patches == int(0.383 * count) < count
+        return losses
+
+    every, chosen = jax.jit(run)(example())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), every, chosen)
 
 
 def entropy(states, head, label):

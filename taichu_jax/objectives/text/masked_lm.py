@@ -18,9 +18,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import jax.numpy as jnp
-
 from taichu_jax.objectives.base import Loss, Objective, mean_of
+from taichu_jax.ops.chosen import gather_chosen
 from taichu_jax.ops.classification import cross_entropy
 from taichu_jax.ops.masking import hide_words
 from taichu_jax.ops.monitors import feature_std
@@ -57,9 +56,7 @@ class MaskedLanguageModel(Objective):
         read, labels, counts = states, tokens, chosen
         if self.chosen_only:
             most = max(1, math.ceil(self.rate * tokens.shape[1]))  # of a row without padding
-            where = jnp.argsort(~chosen, axis=-1, stable=True)[:, :most]
-            read = jnp.take_along_axis(states, where[..., None], axis=1)
-            labels, counts = (jnp.take_along_axis(x, where, axis=1) for x in (tokens, chosen))
+            counts, (read, labels) = gather_chosen(chosen, most, states, tokens)
         logits = nets(self.encoder, read, method="logits")
         total, right, count = cross_entropy(logits, labels, counts)
         metrics = {"accuracy": (right, count), "feature_std": feature_std(states, mask)}
