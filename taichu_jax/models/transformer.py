@@ -83,7 +83,6 @@ class Attention(nn.Module):
             y = y.reshape(*y.shape[:2], self.heads, width // self.heads)
             return constrain(y, BATCH, positions, "tensor", None)
 
-        # Each device keeps its own queries and gathers the keys and values of all positions.
         style = self.style
         asked = Weights(width, style.query_bias, name="query")
         told = (
@@ -101,6 +100,7 @@ class Attention(nn.Module):
                 key, value = cache.read()
             else:
                 key, value = side_by_side(memory, *told)
+        # Each device keeps its own queries and gathers the keys and values of all positions.
         query = split(query, "sequence")
         if memory is not None:
             key, value = split(key, None), split(value, None)
@@ -187,10 +187,10 @@ class Block(nn.Module):
             self.heads,
             self.dropout,
             style,
-            self.gated,
-            self.grid,
-            self.causal,
-            self.fused,
+            gated=self.gated,
+            grid=self.grid,
+            causal=self.causal,
+            fused=self.fused,
             name="attention",
         )
         y, own = _pair(attend(y, y, mask, distances, own, at))
