@@ -1,9 +1,10 @@
 """Trains what a config describes, or goes on with it.
 
 python launch/train.py --config configs/vision/mae_stamps.py
-python launch/train.py --config configs/vision/mae_stamps.py --config.steps=100 --run_dir runs/short
+python launch/train.py --config configs/vision/mae_stamps.py:100 --run_dir runs/short
 
---config FILE          a file with get_config(); FILE:ARGUMENT passes an argument to it
+--config FILE          a file with get_config(); FILE:ARGUMENT passes an argument to it, the number of
+                       steps where a config is of one modality
 --config.KEY=VALUE     changes one value, for example --config.optimizer.learning_rate=1e-4
 --run_dir DIR          where all results go; runs/NAME by default, NAME being the config's
 --resume false         refuses a folder that is not empty; by default a run goes on

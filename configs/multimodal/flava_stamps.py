@@ -38,10 +38,10 @@ WIDTH = 128
 RATE, LEAST = 0.383, 4  # 75 of 196 patches
 
 
-def get_config():
+def get_config(steps=4000):
     config = defaults()
     config.name = "flava_stamps"
-    config.steps = 4000
+    config.steps = steps
     config.tokenizer = spec(BPETokenizer, vocab_size=VOCAB, dropout=0.1)
     both = ("text", "image")
     pictures = spec(Pictures, batch_size=32, image_size=SIZE)
@@ -102,7 +102,7 @@ def get_config():
         "mim": spec(BEiT, source="pictures", head="mim_head", rate=RATE, **hiding),
         "mlm": spec(MaskedLanguageModel, source="texts", vocab_size=VOCAB),
     }
-    rate = spec(WarmupCosine, peak=1e-3, warmup=200, steps=config.steps)
+    rate = spec(WarmupCosine, peak=1e-3, warmup=steps // 20, steps=steps)
     config.optimizer = spec(AdamW, learning_rate=rate, weight_decay=0.1)
     still = spec(Rule, pattern="^image_tokeniser/", rate=0.0, decay=0.0)
     config.optimizer.rules = (still, *config.optimizer.rules)

@@ -19,10 +19,10 @@ from taichu_jax.training.optim import AdamW
 VOCAB, LENGTH = 2048, 64
 
 
-def get_config():
+def get_config(steps=2000):
     config = defaults()
     config.name = "masked_lm_stamps"
-    config.steps = 2000
+    config.steps = steps
     config.tokenizer = spec(BPETokenizer, vocab_size=VOCAB)
     config.streams = {"text": spec(Sentences, batch_size=64, text_length=LENGTH, pack=True)}
     config.networks = {
@@ -31,6 +31,6 @@ def get_config():
     config.objectives = {
         "masked_lm": spec(MaskedLanguageModel, source="text", vocab_size=VOCAB, packed=True)
     }
-    rate = spec(WarmupCosine, peak=1e-3, warmup=200, steps=config.steps)
+    rate = spec(WarmupCosine, peak=1e-3, warmup=steps // 10, steps=steps)
     config.optimizer = spec(AdamW, learning_rate=rate, b2=0.98, weight_decay=0.01, clip=1.0)
     return config

@@ -20,16 +20,16 @@ from taichu_jax.training.optim import AdamW
 VOCAB, LENGTH = 2048, 64
 
 
-def get_config():
+def get_config(steps=2000):
     config = defaults()
     config.name = "xlnet_stamps"
-    config.steps = 2000
+    config.steps = steps
     config.tokenizer = spec(BPETokenizer, vocab_size=VOCAB)
     config.streams = {"text": spec(Sentences, batch_size=64, text_length=LENGTH, pack=True)}
     config.networks = {"text": spec(XLNet, vocab_size=VOCAB, width=128, depth=4, heads=4)}
     config.objectives = {
         "permutation_lm": spec(PermutationLanguageModel, source="text", context="open", packed=True)
     }
-    rate = spec(WarmupCosine, peak=1e-3, warmup=200, steps=config.steps)
+    rate = spec(WarmupCosine, peak=1e-3, warmup=steps // 10, steps=steps)
     config.optimizer = spec(AdamW, learning_rate=rate, b2=0.98, weight_decay=0.01, clip=1.0)
     return config

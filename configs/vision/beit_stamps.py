@@ -25,10 +25,10 @@ from taichu_jax.training.optim import AdamW, Rule
 PATCH = 8
 
 
-def get_config():
+def get_config(steps=2000):
     config = defaults()
     config.name = "beit_stamps"
-    config.steps = 2000
+    config.steps = steps
     pictures = spec(Pictures, batch_size=64, image_size=SIZE)
     config.streams = {"pictures": pictures}
     tokeniser = tokeniser_config().networks.image_tokeniser
@@ -50,7 +50,7 @@ def get_config():
     }
     config.restore = {"image_tokeniser": "runs/dvae_stamps"}
     config.objectives = {"beit": spec(BEiT, source="pictures", patch=PATCH, least=4)}
-    rate = spec(WarmupCosine, peak=1e-3, warmup=200, steps=config.steps)
+    rate = spec(WarmupCosine, peak=1e-3, warmup=steps // 10, steps=steps)
     config.optimizer = spec(AdamW, learning_rate=rate, b2=0.98, weight_decay=0.05, clip=3.0)
     still = spec(Rule, pattern="^image_tokeniser/", rate=0.0, decay=0.0)
     config.optimizer.rules = (still, *config.optimizer.rules)

@@ -19,10 +19,10 @@ from taichu_jax.training.optim import AdamW
 SIZE = 64
 
 
-def get_config():
+def get_config(steps=4000):
     config = defaults()
     config.name = "dvae_stamps"
-    config.steps = 4000
+    config.steps = steps
     pictures = spec(Pictures, batch_size=24, image_size=SIZE)
     config.streams = {"pictures": pictures}
     config.networks = {
@@ -34,11 +34,11 @@ def get_config():
         "dvae": spec(
             DiscreteVAE,
             source="pictures",
-            temperature=spec(Cosine, start=1.0, end=1 / 16, steps=2000),
-            divergence=spec(Cosine, start=0.0, end=6.6, steps=200),
+            temperature=spec(Cosine, start=1.0, end=1 / 16, steps=steps // 2),
+            divergence=spec(Cosine, start=0.0, end=6.6, steps=steps // 20),
         )
     }
-    rate = spec(WarmupCosine, peak=1e-3, warmup=200, steps=config.steps)
+    rate = spec(WarmupCosine, peak=1e-3, warmup=steps // 20, steps=steps)
     config.optimizer = spec(AdamW, learning_rate=rate, b2=0.999, weight_decay=1e-4)
     config.evaluations = {"tokens": spec(PictureTokens, stream=pictures)}
     return config

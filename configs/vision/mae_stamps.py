@@ -19,10 +19,10 @@ from taichu_jax.training.optim import AdamW
 SIZE, PATCH = 64, 8
 
 
-def get_config():
+def get_config(steps=2000):
     config = defaults()
     config.name = "mae_stamps"
-    config.steps = 2000
+    config.steps = steps
     pictures = spec(Pictures, batch_size=64, image_size=SIZE)
     config.streams = {"pictures": pictures}
     config.networks = {
@@ -38,7 +38,7 @@ def get_config():
         ),
     }
     config.objectives = {"mae": spec(MaskedAutoencoder, source="pictures", patch=PATCH)}
-    rate = spec(WarmupCosine, peak=1e-3, warmup=200, steps=config.steps)
+    rate = spec(WarmupCosine, peak=1e-3, warmup=steps // 10, steps=steps)
     config.optimizer = spec(AdamW, learning_rate=rate, b2=0.95, weight_decay=0.05)
     config.evaluations = {
         "pictures": spec(PictureReconstructions, stream=pictures, objective="mae"),

@@ -20,10 +20,10 @@ from taichu_jax.training.experiment import defaults
 from taichu_jax.training.optim import AdamW
 
 
-def get_config():
+def get_config(steps=2000):
     config = defaults()
     config.name = "moco_stamps"
-    config.steps = 2000
+    config.steps = steps
     crops = spec(
         ImageAugment,
         zoom=(0.7, 1.8),
@@ -44,7 +44,7 @@ def get_config():
     config.objectives = {
         "moco": spec(MoCo, source="views", width=128, negatives=512, teacher=teacher)
     }
-    rate = spec(WarmupCosine, peak=1e-3, warmup=200, steps=config.steps)
+    rate = spec(WarmupCosine, peak=1e-3, warmup=steps // 10, steps=steps)
     config.optimizer = spec(AdamW, learning_rate=rate, b2=0.95, weight_decay=0.05)
     config.evaluations = {"category": spec(CategoryProbe, stream=spec(Pictures, batch_size=64))}
     return config

@@ -22,10 +22,10 @@ from taichu_jax.training.optim import DEFAULT_RULES, AdamW, Rule
 SIZE, ENTRIES, DIM = 64, 512, 64
 
 
-def get_config():
+def get_config(steps=4000):
     config = defaults()
     config.name = "vqgan_stamps"
-    config.steps = 4000
+    config.steps = steps
     pictures = spec(Pictures, batch_size=24, image_size=SIZE)
     config.streams = {"pictures": pictures}
     config.networks = {
@@ -36,10 +36,10 @@ def get_config():
     }
     config.objectives = {
         "vqgan": spec(
-            VQGAN, source="pictures", entries=ENTRIES, dim=DIM, revive=1.0, delta=1e-4, start=1000
+            VQGAN, source="pictures", entries=ENTRIES, dim=DIM, revive=1.0, delta=1e-4, start=steps // 4
         )
     }
-    rate = spec(WarmupCosine, peak=1e-3, warmup=200, steps=config.steps)
+    rate = spec(WarmupCosine, peak=1e-3, warmup=steps // 20, steps=steps)
     # One clip over both players would let the one's large gradient shorten the other's.
     config.optimizer = spec(
         AdamW,

@@ -21,10 +21,10 @@ SIZE, ENTRIES, DIM = 64, 512, 64
 VARIANCE = 0.471  # of the 841 training pictures' values, on the scale from -1 to 1
 
 
-def get_config():
+def get_config(steps=4000):
     config = defaults()
     config.name = "vqvae_stamps"
-    config.steps = 4000
+    config.steps = steps
     pictures = spec(Pictures, batch_size=32, image_size=SIZE)
     config.streams = {"pictures": pictures}
     config.networks = {
@@ -37,7 +37,7 @@ def get_config():
             VQVAE, source="pictures", entries=ENTRIES, dim=DIM, revive=1.0, variance=VARIANCE
         )
     }
-    rate = spec(WarmupCosine, peak=1e-3, warmup=200, steps=config.steps)
+    rate = spec(WarmupCosine, peak=1e-3, warmup=steps // 20, steps=steps)
     config.optimizer = spec(AdamW, learning_rate=rate, b2=0.99, weight_decay=0.0)
     config.evaluations = {"tokens": spec(PictureTokens, stream=pictures)}
     return config

@@ -54,6 +54,19 @@ def test_config_round_trips_through_its_saved_form(file):
     )
 
 
+BIG = ("_1b", "_7b", "_10b", "_vit_h", "_large")
+ONE_MODALITY = [f for f in FILES if f.parent.name != "multimodal" and not f.stem.endswith(BIG)]
+
+
+@pytest.mark.parametrize("file", ONE_MODALITY, ids=lambda f: f.stem)
+def test_the_number_of_steps_is_an_argument(file):
+    """Schedules go with it: none of a run of 60 steps lasts longer."""
+    config = configs.load(f"{file}:60")
+    assert config.steps == 60
+    lengths = re.findall(r'"(?:steps|warmup|start)": (\d+)', configs.to_json(config))
+    assert lengths and max(map(int, lengths)) <= 60
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_header_gives_the_command_and_the_name(file):
     header = file.read_text("utf8").split('"""')[1]
