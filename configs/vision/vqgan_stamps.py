@@ -36,7 +36,13 @@ def get_config(steps=4000):
     }
     config.objectives = {
         "vqgan": spec(
-            VQGAN, source="pictures", entries=ENTRIES, dim=DIM, revive=1.0, delta=1e-4, start=steps // 4
+            VQGAN,
+            source="pictures",
+            entries=ENTRIES,
+            dim=DIM,
+            revive=1.0,
+            delta=1e-4,
+            start=steps // 4,
         )
     }
     rate = spec(WarmupCosine, peak=1e-3, warmup=steps // 20, steps=steps)
