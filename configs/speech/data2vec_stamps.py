@@ -4,7 +4,7 @@
 
 Targets, spans and loss: the paper; the decay rises within this run's steps. Size, learning rate:
 ours, for two cores.
-Not run to its end yet.
+Not run to its end yet; 400 steps: experiments/speech_ssl.
 """
 
 from configs.speech._voices import FRAMES, on_stamps

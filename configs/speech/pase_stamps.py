@@ -7,7 +7,7 @@ PASE+; SPC is PASE's. For two cores filters, convolutions, their kernels and the
 layers are smaller, with strides 8, 5, 2, 2 instead of 1, 10, 2, 1, 2, 1, 2, 2 (10 ms either way); log
 power has 257 columns instead of 1025 and no slopes; a worker describes its frame (as in PASE) instead
 of seven; the workers of long windows (`window`) are left out.
-Not run to its end yet.
+Not run to its end yet; 400 steps: experiments/speech_ssl.
 """
 
 from configs.speech._voices import on_stamps

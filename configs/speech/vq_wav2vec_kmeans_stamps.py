@@ -4,7 +4,7 @@
 
 Commitment 0.25, weight 1 of the quantiser's loss, two groups over one codebook: the authors' recipe.
 All else as in vq_wav2vec_stamps.py.
-Not run to its end yet; experiments/speech_ssl has 400 steps with the norm, start and rate of before.
+Not run to its end yet; 400 steps: experiments/speech_ssl.
 """
 
 from configs.speech._voices import on_stamps

@@ -7,7 +7,7 @@ authors' recipe; 8 steps, 10 negatives, temperature from 2 to 0.5 along a line o
 the steps: the paper. The first target lies 3 steps ahead, normalisation and the head's start are those of
 wav2vec_stamps.py. Nine causal convolutions of 3 instead of twelve of 2 to 13, 64 channels, 64 codes
 instead of 320, width 128, batch and learning rate: ours, for two cores.
-Not run to its end yet; experiments/speech_ssl has 400 steps with the norm, start and rate of before.
+Not run to its end yet; 400 steps: experiments/speech_ssl.
 """
 
 from configs.speech._voices import on_stamps

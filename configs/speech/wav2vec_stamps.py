@@ -8,7 +8,7 @@ logarithm, the head starts small and normalisation is over all channels and step
 states know a little of the future (models/contextual.py): the authors' code. 64 channels and width 128
 instead of 512, batch and learning rate: ours, for two cores. With norm='layer', fan='in' and a rate of
 1e-3 the latents collapse in 40 steps: experiments/LOG.md.
-Not run to its end yet; experiments/speech_ssl has 400 steps with the norm, start and rate of before.
+Not run to its end yet; 400 steps: experiments/speech_ssl.
 """
 
 from configs.speech._voices import on_stamps

@@ -6,7 +6,7 @@
 Mixing, gated relative positions (320 buckets up to 800 tokens), spans, cosines over 0.1, penalty: the
 paper and fairseq; the paper's units are those of HuBERT's first iteration, here those of
 configs/speech/hubert_stamps.py. Noise is white. Size, batch and learning rate: ours, for two cores.
-Not run to its end yet.
+Not run to its end yet; 400 steps: experiments/speech_ssl.
 """
 
 from configs.speech._units import with_units
