@@ -209,12 +209,14 @@ def plot_probes(facts: dict[str, Any], file: pathlib.Path) -> None:
     )
     places = np.arange(len(methods))[::-1]
     for axis, (column, (heading, higher)) in zip(axes, MEASURES.items(), strict=True):
+        shown: list[float] = []
         for place, method in zip(places, methods, strict=True):
             rows = having(facts["methods"][method.config], column)
             if not rows:
                 continue
             mean, half = interval([row["trained"][column] for row in rows])
             start, _ = interval([row["untrained"][column] for row in rows])
+            shown += [mean, start]
             axis.plot(start, place, "o", mfc="none", mec="0.5", ms=5)
             axis.errorbar(
                 mean, place, xerr=0 if math.isnan(half) else half, fmt="o", color="C0", ms=5
@@ -222,6 +224,9 @@ def plot_probes(facts: dict[str, Any], file: pathlib.Path) -> None:
         if facts["baselines"]:
             axis.axvline(facts["baselines"]["log-mel"][column], color="C1", lw=1, label="log-mel")
             axis.axvline(facts["baselines"]["chance"][column], color="0.7", lw=1, ls=":")
+        if shown:  # intervals of two seeds reach far beyond what can be
+            margin = 0.15 * (max(shown) - min(shown)) + 3
+            axis.set_xlim(min(shown) - margin, max(shown) + margin)
         axis.set_title(f"{heading}, {'more' if higher else 'less'} is better", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.grid(axis="y", color="0.93")
