@@ -48,7 +48,11 @@ class MFCC:
         import librosa
 
         found = [_with_differences(librosa, wave) for wave in waves]
-        return [_standardised(numbers) for numbers in found] if self.normalised else found
+        if not self.normalised:
+            return found
+        from sklearn.preprocessing import StandardScaler
+
+        return [StandardScaler().fit_transform(numbers) for numbers in found]
 
 
 def _with_differences(librosa: Any, wave: np.ndarray) -> np.ndarray:
@@ -56,12 +60,6 @@ def _with_differences(librosa: Any, wave: np.ndarray) -> np.ndarray:
     first = librosa.feature.delta(static, width=REACH, mode="nearest")
     second = librosa.feature.delta(first, width=REACH, mode="nearest")
     return np.concatenate([static, first, second]).T.astype(np.float32)
-
-
-def _standardised(numbers: np.ndarray) -> np.ndarray:
-    """Every column of [frames, D] with mean 0 and variance 1; one that never changes is 0."""
-    deviation = numbers.std(0)
-    return (numbers - numbers.mean(0)) / np.where(deviation > 1e-4, deviation, 1.0)
 
 
 class HiddenStates:

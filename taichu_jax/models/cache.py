@@ -26,7 +26,7 @@ class Written:
     def extended(self, key, value, at):
         """All of the room: the mask says what of it is there."""
         new = Written(_write(self.key, key, at), _write(self.value, value, at))
-        return turned(new.key), turned(new.value), new
+        return _turned(new.key), _turned(new.value), new
 
 
 @struct.dataclass
@@ -40,9 +40,9 @@ class Recent:
         """Those before, then the new ones; the oldest are forgotten."""
         del at
         new = key.shape[1]
-        key = jnp.concatenate([self.key, turned(key).astype(self.key.dtype)], axis=2)
-        value = jnp.concatenate([self.value, turned(value).astype(self.value.dtype)], axis=2)
-        return turned(key), turned(value), Recent(key[:, :, new:], value[:, :, new:])
+        key = jnp.concatenate([self.key, _turned(key).astype(self.key.dtype)], axis=2)
+        value = jnp.concatenate([self.value, _turned(value).astype(self.value.dtype)], axis=2)
+        return _turned(key), _turned(value), Recent(key[:, :, new:], value[:, :, new:])
 
 
 @struct.dataclass
@@ -55,11 +55,11 @@ class OfMemory:
     def extended(self, key, value, at):
         """The new ones in place of what was there."""
         del at
-        return key, value, OfMemory(turned(key), turned(value))
+        return key, value, OfMemory(_turned(key), _turned(value))
 
     def read(self):
         """Keys and values to attend over."""
-        return turned(self.key), turned(self.value)
+        return _turned(self.key), _turned(self.value)
 
 
 @struct.dataclass
@@ -116,10 +116,10 @@ def past(cache: Cache, batch: int, count: int, at: jax.Array | int) -> jax.Array
     return jnp.broadcast_to(jnp.arange(length) <= position[:, None], (batch, count, length))
 
 
-def turned(x: jax.Array) -> jax.Array:
+def _turned(x: jax.Array) -> jax.Array:
     """[B, N, heads, d] as [B, heads, N, d], and back."""
     return jnp.swapaxes(x, 1, 2)
 
 
 def _write(room: jax.Array, new: jax.Array, at: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_update_slice_in_dim(room, turned(new).astype(room.dtype), at, axis=2)
+    return jax.lax.dynamic_update_slice_in_dim(room, _turned(new).astype(room.dtype), at, axis=2)

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from taichu_jax.errors import UserError
+from taichu_jax.models.attention import Attention
 from taichu_jax.models.layers import Dense, Dropout, LayerNorm, sinusoid
-from taichu_jax.models.transformer import Attention
 from taichu_jax.models.variance import VarianceAdaptor
 from taichu_jax.ops.constrain import BATCH, constrain
 from taichu_jax.ops.durations import frames_of, lengthened

@@ -30,14 +30,14 @@ class Encoded:
 
 
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x W on the last axis, in the type of x.
+    """x W on the last axis of x and the first of W, in the type of x.
 
     Leading axes are flattened first: on CPUs the weight gradient of a three-dimensional input is
     computed from a transposed copy, at half the speed. Not where positions are split over devices: an
     array that is split along both axes cannot be flattened in place.
     """
     flat = x if axis_size("sequence") > 1 else x.reshape(-1, x.shape[-1])
-    return (flat @ kernel.astype(x.dtype)).reshape(*x.shape[:-1], kernel.shape[-1])
+    return jnp.tensordot(flat, kernel.astype(x.dtype), 1).reshape(*x.shape[:-1], *kernel.shape[1:])
 
 
 class Affine(nn.Module):
@@ -84,10 +84,7 @@ def side_by_side(x: jax.Array, *layers: Weights) -> tuple[jax.Array, ...]:
     if axis_size("tensor") == 1 or len(weights) == 1:
         return tuple(_with_bias(product(x, kernel), bias) for kernel, bias in weights)
     # Stacked on an axis of their own, so that each device joins the parts it has.
-    kernels = jnp.stack([kernel.astype(x.dtype) for kernel, _ in weights], 1)
-    flat = x if axis_size("sequence") > 1 else x.reshape(-1, x.shape[-1])
-    y = jnp.einsum("...i,ijk->...jk", flat, kernels)
-    y = y.reshape(*x.shape[:-1], *kernels.shape[1:])
+    y = product(x, jnp.stack([kernel.astype(x.dtype) for kernel, _ in weights], 1))
     return tuple(_with_bias(y[..., j, :], bias) for j, (_, bias) in enumerate(weights))
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from taichu_jax.models.attention import Attention
 from taichu_jax.models.relative_position import PositionGate, RelativePosition, distance_buckets
-from taichu_jax.models.transformer import Attention, Transformer
+from taichu_jax.models.transformer import Transformer
 
 HEADS, WIDTH, LENGTH = 2, 8, 12
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from taichu_jax.models.attention import Attention
 from taichu_jax.models.layers import Dropout, LayerNorm, gelu, masked_mean, sinusoid, sinusoid_2d
-from taichu_jax.models.transformer import Attention, Transformer
+from taichu_jax.models.transformer import Transformer
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 5, 8)).astype(np.float32)

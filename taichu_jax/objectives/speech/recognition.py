@@ -17,6 +17,7 @@ from taichu_jax.config import choices
 from taichu_jax.errors import UserError
 from taichu_jax.models.layers import Encoded
 from taichu_jax.objectives.base import Nets, Objective
+from taichu_jax.ops.chosen import gather_chosen
 from taichu_jax.ops.lengths import within
 from taichu_jax.ops.random import fold_name
 from taichu_jax.ops.spec_augment import SpecAugment
@@ -93,6 +94,5 @@ def transcript(batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
     """(labels int32 [B, L], their number int32 [B]): what was said, from the left; then [PAD]."""
     real = spoken(batch)
     count = real.sum(-1).astype(jnp.int32)
-    order = jnp.argsort(~real, axis=-1, stable=True)
-    labels = jnp.take_along_axis(batch["text"], order, axis=-1)
+    _, (labels,) = gather_chosen(real, real.shape[1], batch["text"])
     return jnp.where(within(count, labels.shape[1]), labels, PAD), count
