@@ -150,7 +150,7 @@ def captions(name: str, result: dict[str, Any], media: Media) -> str:
             f"</th><th>exact</th><th>word errors</th>{counted}</tr>{rows}</table></div>"
         )
         shown = [e for e in result["examples"] if e["split"] == split]
-        cards = "".join(_caption(name, example, media) for example in shown)
+        cards = "".join(_texts(name, example, media, _source) for example in shown)
         parts.append(f'<div class="grid caps" style="margin-top:14px">{cards}</div>')
     return "".join(parts)
 
@@ -159,11 +159,14 @@ def _plain_number(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def _caption(name: str, example: dict[str, Any], media: Media) -> str:
+def _texts(
+    name: str, example: dict[str, Any], media: Media, label: Callable[[str], str] = str
+) -> str:
+    """What was written for an example, below its reference; `label` turns a way to write into words."""
     written = "".join(
-        f"<dt>from {esc(' and '.join(WORDS[m] for m in source.split('+')))}</dt>"
+        f"<dt>{esc(label(way))}</dt>"
         f"<dd>{_same_words(example['reference'], text) or '<i>nothing</i>'}</dd>"
-        for source, text in example["written"].items()
+        for way, text in example["written"].items()
     )
     language = esc(LANGUAGES.get(example["language"], example["language"]))
     return (
@@ -171,6 +174,10 @@ def _caption(name: str, example: dict[str, Any], media: Media) -> str:
         f"<dt>reference · {language}</dt><dd class=ref>{esc(example['reference'])}</dd>{written}"
         f"</dl></div>"
     )
+
+
+def _source(subset: str) -> str:
+    return "from " + " and ".join(WORDS[modality] for modality in subset.split("+"))
 
 
 def recognition(name: str, result: dict[str, Any], media: Media) -> str:
@@ -200,7 +207,7 @@ def recognition(name: str, result: dict[str, Any], media: Media) -> str:
             f"<span class=note>/ word errors</span></th><th>all</th>{names}</tr>{rows}</table></div>"
         )
         shown = [e for e in result["examples"] if e["split"] == split]
-        cards = "".join(_recognised(name, example, media) for example in shown)
+        cards = "".join(_texts(name, example, media) for example in shown)
         parts.append(f'<div class="grid caps" style="margin-top:14px">{cards}</div>')
     return "".join(parts)
 
@@ -209,19 +216,6 @@ def _errors(part: dict[str, Any] | None) -> str:
     if part is None or part["CER"] is None:
         return "–"
     return f"{part['CER']:.1f} <span class=note>/ {part['WER']:.0f}</span>"
-
-
-def _recognised(name: str, example: dict[str, Any], media: Media) -> str:
-    written = "".join(
-        f"<dt>{esc(way)}</dt><dd>{_same_words(example['reference'], text) or '<i>nothing</i>'}</dd>"
-        for way, text in example["written"].items()
-    )
-    language = esc(LANGUAGES.get(example["language"], example["language"]))
-    return (
-        f'<div class="card cap"><div class=side>{_card(name, example, media)}</div><dl>'
-        f"<dt>reference · {language}</dt><dd class=ref>{esc(example['reference'])}</dd>{written}"
-        f"</dl></div>"
-    )
 
 
 def pictures(name: str, result: dict[str, Any], media: Media) -> str:
