@@ -105,6 +105,7 @@ class Flava(Train):
             least=sizes["least"],
             other=sizes["other"],
             tokeniser=TOKENISER,
+            chosen_only=True,
         )
 
     def draws(self, key, batch, sizes, modules):
