@@ -128,7 +128,16 @@ def everything(tmp_path):
     probe |= {"rows": [row | {"kind": "baseline"}, row]}
     line = {"subset": "text+audio", "accuracy": 40.0, "chrF": 20.0, "WER": 90.0, "exact": 0.0}
     subsets = {"rows": [line], "chance": line, "train": 9, "test": 5, "classes": 3}
+    cers = {"greedy": 61.63, "beam": 57.12, "best constant guess": 80.5}
+    ways = {k: {"overall": {"CER": v, "WER": 90.0}, "languages": {}} for k, v in cers.items()}
+    recognition = {
+        "splits": {"test": ways},
+        "unknown_characters": 0.0,
+        "transcripts": 9,
+        "examples": [],
+    }
     return {
+        "recognition": ("SpeechRecognition", recognition),
         "retrieval": ("Retrieval", retrieval),
         "captions": ("Captions", captions),
         "pictures": ("PictureReconstructions", pictures),
@@ -148,6 +157,7 @@ def test_every_section_is_there_and_nothing_comes_from_outside(tmp_path):
         "Held-out pictures",
         "Held-out recordings",
         "Captions",
+        "Speech recognition",
         "Subsets of modalities",
         "Masked pictures",
         "Masked speech",
@@ -173,6 +183,14 @@ def test_missing_parts_are_not_there_and_the_sample_is_named(tmp_path):
     assert "Probes" in text and "the shipped sample" in text
     for title in ("Retrieval", "Masked pictures", "Masked speech", "Captions", "Subsets"):
         assert title not in text, title
+
+
+def test_a_recogniser_begins_with_its_last_decoder(tmp_path):
+    some = {"recognition": everything(tmp_path)["recognition"]}
+    text = write(tmp_path, some).read_text("utf8")
+    tile = re.search(r'<div class="card tile">.*?</div>', text)
+    assert tile is not None
+    assert "57.1" in tile[0] and "beam, held-out words" in tile[0] and "80.5" in tile[0]
 
 
 def test_no_results_is_one_clear_line(tmp_path):

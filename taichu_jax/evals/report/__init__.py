@@ -15,6 +15,7 @@ import numpy as np
 
 from taichu_jax.errors import UserError
 from taichu_jax.evals.evaluate import FOLDER, RESULTS
+from taichu_jax.evals.recognition import GUESS
 from taichu_jax.evals.report.curves import chart
 from taichu_jax.evals.report.page import Media, esc, page
 from taichu_jax.evals.report.sections import SECTIONS
@@ -107,6 +108,15 @@ def _tiles(evaluations: dict[str, Any]) -> str:
                     mean, chance = table[key]["mean"]["R@10"], table[key]["chance"]["R@10"]
                     note = f"<b>{label}</b>R@10 on held-out pictures, chance {chance:.1f}"
                     tiles.append((0, f"{mean:.1f}", "%", note))
+        elif entry["kind"] == "SpeechRecognition" and "test" in result["splits"]:
+            table = dict(result["splits"]["test"])
+            guess = table.pop(GUESS)["overall"]["CER"]
+            way = list(table)[-1]  # the last decoder, not the best on these recordings
+            error = table[way]["overall"]["CER"]
+            if error is not None:
+                beside = f"held-out words, {GUESS} {guess:.1f}"
+                note = f"<b>character error rate</b>{esc(way)}, {beside}"
+                tiles.append((0, f"{error:.1f}", "%", note))
         elif entry["kind"] in ("CategoryProbe", "LanguageProbe"):
             best = max(row["linear"] for row in result["rows"] if row["kind"] == "layer")
             what = {"category": "category of a picture", "lang": "language of a voice"}

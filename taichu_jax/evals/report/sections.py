@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from taichu_jax.evals.recognition import GUESS
 from taichu_jax.evals.report.generation import generation
 from taichu_jax.evals.report.page import Media, esc
 from taichu_jax.evals.report.pieces import (
@@ -194,7 +195,7 @@ def recognition(name: str, result: dict[str, Any], media: Media) -> str:
         languages = sorted({x for entry in table.values() for x in entry["languages"]})
         names = "".join(f"<th>{esc(LANGUAGES.get(x, x))}</th>" for x in languages)
         rows = "".join(
-            f'<tr class="{"base" if way == "best constant guess" else ""}"><td>{esc(way)}</td>'
+            f'<tr class="{"base" if way == GUESS else ""}"><td>{esc(way)}</td>'
             + "".join(
                 f"<td>{_errors(part)}</td>"
                 for part in (entry["overall"], *(entry["languages"].get(x) for x in languages))
