@@ -129,7 +129,8 @@ def everything(tmp_path):
     line = {"subset": "text+audio", "accuracy": 40.0, "chrF": 20.0, "WER": 90.0, "exact": 0.0}
     subsets = {"rows": [line], "chance": line, "train": 9, "test": 5, "classes": 3}
     cers = {"greedy": 61.63, "beam": 57.12, "best constant guess": 80.5}
-    ways = {k: {"overall": {"CER": v, "WER": 90.0}, "languages": {}} for k, v in cers.items()}
+    counts = {"WER": 90.0, "recordings": 4}
+    ways = {k: {"overall": counts | {"CER": v}, "languages": {}} for k, v in cers.items()}
     recognition = {
         "splits": {"test": ways},
         "unknown_characters": 0.0,
