@@ -5,7 +5,7 @@
 From nothing, on all transcripts; _transcribed.py has the arguments for a pre-trained encoder and for ten
 minutes or an hour of transcripts. SpecAugment: the SM policy of its paper. Beam of 16 with a 5-gram of
 the transcripts, sizes, learning rate: ours, for two cores.
-Run with ten minutes of transcripts and Mockingjay's encoder: experiments/LOG.md. Not run on all of them.
+Run with ten minutes of transcripts and Mockingjay's encoder: README.md. Not run on all of them yet.
 """
 
 from configs.speech._transcribed import VOCAB, on_transcripts, policy
